@@ -1,0 +1,137 @@
+"""Every error that Cloister raises, in one tree under :class:`CloisterError`.
+
+A message says what was asked, what refused it, and what to do next. Text that came from a child process
+is foreign: :func:`printable` takes the terminal's control characters out of it before it gets here.
+"""
+
+from __future__ import annotations
+
+import builtins
+import signal as signals
+
+__all__ = [
+    "AddressRefused",
+    "BadMessage",
+    "BrowserClosed",
+    "ChannelClosed",
+    "CloisterError",
+    "ImageError",
+    "LaunchError",
+    "NavigationError",
+    "PageClosed",
+    "PageCrashed",
+    "ProcessError",
+    "RequestFailed",
+    "SandboxUnavailable",
+    "TimeoutError",
+    "printable",
+]
+
+
+def printable(text: str, limit: int = 500) -> str:
+    """``text`` with every control, bidirectional and unassigned character replaced by ``?``, cut at ``limit``.
+
+    A taken-over child could otherwise drive the terminal (escape sequences) or forge a second log line.
+    """
+    shown = "".join(c if c.isprintable() else "?" for c in text[:limit])
+    return shown + "…" if len(text) > limit else shown
+
+
+class CloisterError(Exception):
+    """The root: ``except CloisterError`` catches whatever Cloister raises on purpose."""
+
+
+class TimeoutError(CloisterError, builtins.TimeoutError):  # noqa: A001 - Playwright's name, and a real TimeoutError
+    """The deadline of an action passed. The page was stopped; ``page.reload()`` starts it anew."""
+
+
+class SandboxUnavailable(CloisterError):
+    """The kernel lacks a layer that a process's policy requires, so the process was not started.
+
+    ``missing`` maps each missing layer to a sentence with the kernel version that has it.
+    """
+
+    def __init__(self, kind: str, missing: dict[str, str]) -> None:
+        self.kind = kind
+        self.missing = dict(missing)
+        lines = "; ".join(f"{layer}: {why}" for layer, why in self.missing.items())
+        super().__init__(
+            f"{kind} was not started: this machine lacks {lines}. "
+            "`cloister doctor` shows every layer; --allow-degraded (allow_degraded=True) runs without these."
+        )
+
+
+class ProcessError(CloisterError):
+    """Something about a child process itself."""
+
+
+class LaunchError(ProcessError):
+    """A child process could not be started."""
+
+
+class ChannelClosed(ProcessError):
+    """The other end of a channel is gone: its process ended, or was ended."""
+
+
+class BadMessage(ProcessError):
+    """A peer sent what its interface does not allow. The sender is ended: it is broken or taken over."""
+
+
+class RequestFailed(CloisterError):
+    """The other side of a channel answered a request with a failure; ``code`` is one of ``FailureCode``."""
+
+    def __init__(self, code: str, detail: str = "") -> None:
+        self.code = str(code)
+        self.detail = printable(detail)
+        super().__init__(self.detail or self.code)
+
+
+class BrowserClosed(CloisterError):
+    """The browser was closed, or its zygote ended, before this could be done."""
+
+
+class PageClosed(CloisterError):
+    """The page was closed before this could be done."""
+
+
+class NavigationError(CloisterError):
+    """A page could not be loaded. ``url`` is what was asked for, ``code`` says what refused it."""
+
+    def __init__(self, url: str, code: str, detail: str) -> None:
+        self.url = url
+        self.code = str(code)
+        self.detail = printable(detail)
+        super().__init__(f"{printable(url, 200)}: {self.detail or self.code}")
+
+
+class AddressRefused(NavigationError):
+    """The network policy refuses the address that the page would have connected to."""
+
+
+class ImageError(CloisterError):
+    """An image could not be decoded."""
+
+
+class PageCrashed(CloisterError):
+    """The page's process ended by itself. ``signal`` or ``exit_code`` says how; ``page.reload()`` starts anew."""
+
+    def __init__(self, url: str, *, signal: int | None = None, exit_code: int | None = None) -> None:
+        self.url = url
+        self.signal = signal
+        self.exit_code = exit_code
+        if signal == signals.SIGSYS:
+            how = "the sandbox stopped it at a forbidden system call (SIGSYS)"
+        elif signal is not None:
+            how = f"it was ended by {_signal_name(signal)}"
+        elif exit_code is not None:
+            how = f"it exited with code {exit_code}"
+        else:
+            how = "it is gone"
+        super().__init__(f"{printable(url, 200)}: the page's process crashed: {how}. page.reload() starts anew")
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signals.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,41 @@
+"""browser ── control ──> every child. The browser is the client."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from .base import Event, Interface, Reply, Request
+
+__all__ = ["CONTROL", "Ping", "Pong", "Ready", "Shutdown"]
+
+Nonce = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+LayerName = Annotated[str, Meta(max_length=64)]
+
+
+class Pong(Reply, frozen=True):
+    nonce: Nonce
+
+
+class Ping(Request[Pong], frozen=True):
+    """Are you there? The answer carries the same nonce."""
+
+    nonce: Nonce
+
+
+class Shutdown(Event, frozen=True):
+    """End now, with exit code 0."""
+
+
+class Ready(Event, frozen=True):
+    """Sent once by the child, after lock-down and before it reads anything foreign.
+
+    ``layers`` are the sandbox layers in force; ``missing`` those that the policy asks for and this kernel lacks.
+    """
+
+    layers: Annotated[tuple[LayerName, ...], Meta(max_length=32)]
+    missing: Annotated[tuple[LayerName, ...], Meta(max_length=32)] = ()
+
+
+CONTROL = Interface("control", client=(Ping, Shutdown), server=(Ready,))

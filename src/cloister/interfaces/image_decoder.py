@@ -1,0 +1,46 @@
+"""web_content (or the browser) ── image_decoder: one image, then the process ends."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from .base import Blob, Descriptor, Interface, Pixels, Reply, Request
+
+__all__ = ["IMAGES", "Decode", "DecodeFile", "Decoded", "Options"]
+
+
+class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Start options."""
+
+    max_pixels: Annotated[int, Meta(ge=1, le=2**28)] = 64 * 1000 * 1000  # 64 megapixels: 256 MB of BGRA
+
+
+class Decoded(Reply, frozen=True):
+    """The pixels come in the memfd: BGRA, 8 bits each, straight (not premultiplied) alpha, top row first,
+    ``width * 4`` bytes a row and nothing else. The first frame of an animation; EXIF orientation applied."""
+
+    descriptors = (Descriptor.SEALED_MEMFD,)
+
+    width: Annotated[Pixels, Meta(ge=1)]
+    height: Annotated[Pixels, Meta(ge=1)]
+    format: Annotated[str, Meta(max_length=16)]  # what it was: "PNG", "JPEG", ...
+    frames: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
+    has_alpha: bool = False
+
+
+class Decode(Request[Decoded], frozen=True):
+    """Decode ``body``. Fails with IMAGE_BROKEN, IMAGE_TOO_LARGE or UNSUPPORTED_TYPE."""
+
+    body: Blob
+
+
+class DecodeFile(Request[Decoded], frozen=True):
+    """The same for a file that the browser opened for reading."""
+
+    descriptors = (Descriptor.FILE,)
+
+
+IMAGES = Interface("image_decoder", client=(Decode, DecodeFile))

@@ -1,0 +1,66 @@
+"""browser ── lookup_server, and request_server ── lookup_server."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from .base import Descriptor, Event, Interface, Milliseconds, Port, Reply, Request
+
+__all__ = ["LOOKUP", "LOOKUP_ADMIN", "AddClient", "Connect", "Connected", "Options", "PolicyRules"]
+
+HostName = Annotated[str, Meta(min_length=1, max_length=255)]
+Pattern = Annotated[str, Meta(min_length=1, max_length=300)]
+
+
+class PolicyRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which addresses may be connected to, as the browser's ``NetworkPolicy`` says.
+
+    ``allow_hosts`` are ``host``, ``host:port``, ``*.host``, ``[v6]:port``; ``allow_cidrs`` are networks. Without
+    a rule, public addresses only. ``allow_ports`` empty means every port (of an address that is allowed).
+    """
+
+    allow_hosts: Annotated[tuple[Pattern, ...], Meta(max_length=256)] = ()
+    allow_cidrs: Annotated[tuple[Pattern, ...], Meta(max_length=256)] = ()
+    allow_ports: Annotated[tuple[Port, ...], Meta(max_length=256)] = ()
+    max_connections: Annotated[int, Meta(ge=1, le=4096)] = 256
+    """Connections that one client may open in its life: one request_server serves one page load."""
+
+
+class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Start options. ``dns_servers`` are ``address`` or ``address:port``; empty means the system's."""
+
+    rules: PolicyRules = PolicyRules()
+    dns_servers: Annotated[tuple[Pattern, ...], Meta(max_length=8)] = ()
+    connect_timeout: Milliseconds = 10_000
+
+
+class AddClient(Event, frozen=True):
+    """A new request_server may ask; its end of the socketpair comes with this."""
+
+    descriptors = (Descriptor.SOCKET,)
+
+
+class Connected(Reply, frozen=True):
+    """The connected, non-blocking TCP socket comes with this; TCP_NODELAY is set."""
+
+    descriptors = (Descriptor.SOCKET,)
+
+    address: Annotated[str, Meta(max_length=64)]
+
+
+class Connect(Request[Connected], frozen=True):
+    """Resolve ``host``, judge each address by the policy, connect to the first that is allowed and answers.
+
+    Fails with UNKNOWN_HOST, DNS_FAILED, ADDRESS_REFUSED, CONNECTION_REFUSED, CONNECTION_RESET, UNREACHABLE,
+    TIMED_OUT, BAD_URL (not a host name), TOO_MANY_REQUESTS.
+    """
+
+    host: HostName  # a name (A-labels), or an IPv4 or IPv6 literal without brackets
+    port: Port
+
+
+LOOKUP_ADMIN = Interface("lookup_server.admin", client=(AddClient,))
+LOOKUP = Interface("lookup_server", client=(Connect,))
