@@ -41,7 +41,7 @@ class CloisterError(Exception):
     """The root: ``except CloisterError`` catches whatever Cloister raises on purpose."""
 
 
-class TimeoutError(CloisterError, builtins.TimeoutError):  # noqa: A001 - Playwright's name, and a real TimeoutError
+class TimeoutError(CloisterError, builtins.TimeoutError):
     """The deadline of an action passed. The page was stopped; ``page.reload()`` starts it anew."""
 
 
@@ -127,7 +127,9 @@ class PageCrashed(CloisterError):
             how = f"it exited with code {exit_code}"
         else:
             how = "it is gone"
-        super().__init__(f"{printable(url, 200)}: the page's process crashed: {how}. page.reload() starts anew")
+        super().__init__(
+            f"{printable(url, 200)}: the page's process crashed: {how}. page.reload() starts anew"
+        )
 
 
 def _signal_name(number: int) -> str:

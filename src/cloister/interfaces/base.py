@@ -63,6 +63,12 @@ class Message(msgspec.Struct, frozen=True, tag=True, array_like=True, forbid_unk
 
     descriptors: ClassVar[tuple[Descriptor, ...]] = ()
 
+    def expected_descriptors(self) -> tuple[Descriptor, ...]:
+        """What must come with this very message: ``descriptors``, and the memfd of a large ``body``."""
+        body = getattr(self, "body", None)
+        large = isinstance(body, Blob) and body.inline is None
+        return (*self.descriptors, Descriptor.SEALED_MEMFD) if large else self.descriptors
+
 
 class Reply(Message, frozen=True):
     """The answer to a request."""

@@ -1,18 +1,70 @@
-"""browser ── zygote. The browser is the client; neither side is foreign, but the rules are the same."""
+"""browser ── zygote: the control interface, and forks. The browser is the client.
+
+Neither side is foreign, but the rules are the same for every channel. ``Start`` is how a process that was
+started by exec (the zygote, the lookup_server) gets what a forked one gets with its fork.
+"""
 
 from __future__ import annotations
 
 from typing import Annotated
 
+import msgspec
 from msgspec import Meta
 
-from .base import Descriptor, Event, Interface, ProcessId, Reply, Request
+from .base import Blob, Descriptor, Event, Interface, ProcessId, Reply, Request
+from .control import CONTROL
 
-__all__ = ["ZYGOTE", "Exited", "Fork", "Forked", "Kind", "Options"]
+__all__ = [
+    "LAUNCH",
+    "ZYGOTE",
+    "Exited",
+    "Fork",
+    "Forked",
+    "Kind",
+    "Launched",
+    "Options",
+    "PreloadKind",
+    "Start",
+]
 
 Kind = Annotated[str, Meta(pattern=r"^[a-z][a-z_]{0,31}$")]
-Options = Annotated[bytes, Meta(max_length=32 * 1024)]
-"""A child's start options: the msgpack of its interface module's ``Options`` struct."""
+ModuleName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_.]{0,127}$")]
+StartOptions = Annotated[bytes, Meta(max_length=32 * 1024)]
+ChannelCount = Annotated[int, Meta(ge=0, le=7)]
+
+
+class PreloadKind(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A kind that the zygote can fork: the module whose ``preload`` and ``main`` it calls."""
+
+    kind: Kind
+    module: ModuleName
+    options: bytes = b""  # for preload(): what only files have must be read before lock-down
+
+
+class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Start options of the zygote."""
+
+    kinds: Annotated[tuple[PreloadKind, ...], Meta(min_length=1, max_length=32)]
+
+
+class Launched(Event, frozen=True):
+    """First message of a process started by exec: its pid, as the launcher sees it."""
+
+    pid: ProcessId
+
+
+class Start(Event, frozen=True):
+    """The launcher's answer: the kind's start options, and its further channels."""
+
+    body: Blob
+    channels: ChannelCount = 0
+    allow_degraded: bool = False
+
+    def expected_descriptors(self) -> tuple[Descriptor, ...]:
+        return (Descriptor.SOCKET,) * self.channels + super().expected_descriptors()
+
+
+LAUNCH = Interface("launch", client=(Start,), server=(Launched,))
 
 
 class Forked(Reply, frozen=True):
@@ -22,11 +74,15 @@ class Forked(Reply, frozen=True):
 
 
 class Fork(Request[Forked], frozen=True):
-    """Fork a child of ``kind``. ``channels`` sockets come with it: the control channel first."""
+    """Fork a child of ``kind``. Its control channel comes with this, then ``channels`` more sockets."""
 
     kind: Kind
-    options: Options
-    channels: Annotated[int, Meta(ge=1, le=8)]
+    options: StartOptions
+    channels: ChannelCount
+    allow_degraded: bool = False
+
+    def expected_descriptors(self) -> tuple[Descriptor, ...]:
+        return (Descriptor.SOCKET,) * (1 + self.channels)
 
 
 class Exited(Event, frozen=True):
@@ -36,4 +92,4 @@ class Exited(Event, frozen=True):
     status: Annotated[int, Meta(ge=-64, le=255)]
 
 
-ZYGOTE = Interface("zygote", client=(Fork,), server=(Exited,))
+ZYGOTE = Interface("zygote", client=(*CONTROL.client, Fork), server=(*CONTROL.server, Exited))

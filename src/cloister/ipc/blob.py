@@ -1,0 +1,35 @@
+"""Bytes in a message: in the packet while they are small, in a sealed memfd when they are not."""
+
+from __future__ import annotations
+
+import os
+
+from ..errors import BadMessage
+from ..interfaces.base import INLINE_LIMIT, Blob
+from . import memory
+from .descriptors import Descriptors
+
+__all__ = ["pack", "unpack"]
+
+
+def pack(data: bytes | bytearray | memoryview) -> tuple[Blob, list[int]]:
+    """The field and the descriptors to send with it (none, or one memfd that the caller gives away)."""
+    size = len(data)
+    if size <= INLINE_LIMIT:
+        return Blob(size, bytes(data)), []
+    return Blob(size), [memory.sealed(data)]
+
+
+def unpack(blob: Blob, fds: Descriptors, limit: int) -> bytes:
+    """The bytes, copied out of the peer's reach. More than ``limit`` is a :class:`BadMessage`: the peer was told."""
+    if blob.size > limit:
+        raise BadMessage(f"{blob.size} bytes came where at most {limit} were asked for")
+    if blob.inline is not None:
+        if len(blob.inline) != blob.size:
+            raise BadMessage(f"{len(blob.inline)} bytes came where {blob.size} were announced")
+        return blob.inline
+    fd = fds.take(len(fds) - 1)  # after the message's own descriptors
+    try:
+        return memory.read_sealed(fd, blob.size)
+    finally:
+        os.close(fd)

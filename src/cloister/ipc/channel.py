@@ -1,0 +1,93 @@
+"""One end of a SOCK_SEQPACKET socketpair: packets with descriptors, no bytes in between, no stream to resync."""
+
+from __future__ import annotations
+
+import array
+import socket
+
+from ..errors import BadMessage, ChannelClosed
+from ..interfaces.base import MAX_PACKET
+from .descriptors import Descriptors
+
+__all__ = ["MAX_DESCRIPTORS", "Channel"]
+
+MAX_DESCRIPTORS = 8
+"""Descriptors in one packet. The kernel would take 253 (SCM_MAX_FD); no message of ours needs more than these."""
+
+_CONTROL_SPACE = socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize)
+
+
+class Channel:
+    """A non-blocking packet socket that owns its descriptor.
+
+    Not a message queue and not thread-safe: a :class:`Connection` puts both on top of it.
+    """
+
+    __slots__ = ("_buffer", "_socket")
+
+    def __init__(self, fd: int) -> None:
+        # Family and type are given so that Python need not ask the kernel: a sandboxed child may not.
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fileno=fd)
+        self._socket.setblocking(False)
+        self._buffer = bytearray()
+
+    @classmethod
+    def pair(cls) -> tuple[Channel, Channel]:
+        """Both ends of a new socketpair, close-on-exec."""
+        here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        return cls(here.detach()), cls(there.detach())
+
+    def fileno(self) -> int:
+        """The descriptor, or -1 when closed."""
+        return self._socket.fileno()
+
+    def send(self, data: bytes, fds: list[int] | tuple[int, ...] = ()) -> None:
+        """Send one packet; the descriptors stay the caller's.
+
+        Raises BlockingIOError while the peer does not read, ChannelClosed when it is gone.
+        """
+        if len(data) > MAX_PACKET or len(fds) > MAX_DESCRIPTORS:
+            raise ValueError(f"a packet of {len(data)} bytes and {len(fds)} descriptors is too large to send")
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        try:
+            self._socket.sendmsg([data], rights, socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            raise ChannelClosed("the other end of the channel is gone") from error
+
+    def receive(self) -> tuple[bytes, Descriptors]:
+        """One packet. Raises BlockingIOError when there is none, ChannelClosed at the end, BadMessage when it does
+        not fit: what the kernel had to cut off was never ours to accept."""
+        if not self._buffer:
+            self._buffer = bytearray(MAX_PACKET + 1)
+        try:
+            size, control, flags, _ = self._socket.recvmsg_into(
+                [self._buffer], _CONTROL_SPACE, socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
+            )
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            raise ChannelClosed("the other end of the channel is gone") from error
+        fds = Descriptors(_descriptors(control))
+        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC) or size > MAX_PACKET:
+            fds.close()
+            raise BadMessage("a packet came that is too large, or has too many descriptors")
+        if size == 0 and not fds:
+            raise ChannelClosed("the other end of the channel is gone")
+        return bytes(memoryview(self._buffer)[:size]), fds
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def detach(self) -> int:
+        """Give the descriptor away; the channel is closed without closing it."""
+        return self._socket.detach()
+
+
+def _descriptors(control: list[tuple[int, int, bytes]]) -> list[int]:
+    fds = array.array("i")
+    for level, kind, data in control:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+    return fds.tolist()

@@ -1,0 +1,327 @@
+"""Messages of one interface over one channel, on asyncio: requests with deadlines, replies, events.
+
+A connection belongs to the event loop that made it. It ends when the peer is gone, when it is closed, or when
+the peer breaks the protocol: then ``on_close`` is told with a :class:`BadMessage`, and whoever owns the peer's
+process ends it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import collections
+import logging
+import select
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Literal, TypeVar, cast
+
+from ..errors import BadMessage, ChannelClosed, RequestFailed, TimeoutError, printable
+from ..interfaces.base import Event, Failure, FailureCode, Interface, Message, Reply, Request, reply_type
+from .channel import Channel
+from .codec import Packet, codec
+from .descriptors import Descriptors
+
+__all__ = ["MAX_IN_FLIGHT", "MAX_QUEUED", "Connection"]
+
+log = logging.getLogger("cloister.ipc")
+
+MAX_IN_FLIGHT = 512
+"""Requests of the peer that are being worked on at once, and cancelled ones of ours that it still owes an
+answer. A peer beyond it is flooding, or has stopped answering."""
+MAX_QUEUED = 1024
+"""Packets that wait because the peer does not read. Beyond it the peer is taken for dead."""
+_BATCH = 64
+"""Packets handled before other work of the loop gets its turn."""
+
+R = TypeVar("R", bound=Reply)
+Handler = Callable[[Any, Descriptors], Any]
+CloseHandler = Callable[[Exception | None], None]
+
+
+class Connection:
+    """One side of an interface.
+
+    ``handlers`` maps each message that the peer may send to what is done about it: for a request a coroutine
+    function ``(message, fds)`` that returns the reply, or ``(reply, fds)`` with descriptors to give away, or
+    raises :class:`RequestFailed`; for an event a plain function. A message of the interface without a handler is
+    as bad as one outside of it.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        interface: Interface,
+        side: Literal["client", "server"],
+        handlers: Mapping[type[Message], Handler] | None = None,
+        on_close: CloseHandler | None = None,
+    ) -> None:
+        self._channel = channel
+        self._codec = codec(interface, side)
+        self._interface = interface
+        self._handlers = dict(handlers or {})
+        self._on_close = on_close
+        self._loop = asyncio.get_running_loop()
+        self._next_id = 0
+        self._waiting: dict[int, tuple[type[Reply], asyncio.Future[tuple[Reply, Descriptors]]]] = {}
+        self._abandoned: set[int] = set()
+        self._working: dict[int, asyncio.Task[None]] = {}
+        self._queue: collections.deque[tuple[bytes, Descriptors]] = collections.deque()
+        self._error: Exception | None = None
+        self.closed = False
+        self._loop.add_reader(channel.fileno(), self._on_readable)
+
+    def __repr__(self) -> str:
+        return f"<Connection {self._interface.name}{' closed' if self.closed else ''}>"
+
+    # ── sending ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def request(
+        self, message: Request[R], fds: Sequence[int] = (), *, timeout: float
+    ) -> tuple[R, Descriptors]:
+        """Ask, and wait for the answer at most ``timeout`` seconds. ``fds`` are given away, whatever happens.
+
+        Raises :class:`RequestFailed` when the peer says no, :class:`TimeoutError`, :class:`ChannelClosed`, or
+        :class:`BadMessage` when this very connection ended for one. When the wait is cancelled, or its time is
+        over, the peer is told, and what it still answers is dropped.
+        """
+        request_id, future = self._begin(message, fds)
+        try:
+            async with asyncio.timeout(timeout):
+                return cast("tuple[R, Descriptors]", await future)
+        except builtins.TimeoutError:
+            raise self._late(message, timeout) from None
+        finally:
+            self._abandon(request_id)
+
+    def request_blocking(
+        self, message: Request[R], fds: Sequence[int] = (), *, timeout: float
+    ) -> tuple[R, Descriptors]:
+        """As :meth:`request`, for a callback of a C library in the loop's own thread: no other task runs meanwhile,
+        but every message that arrives on this connection is taken in."""
+        request_id, future = self._begin(message, fds)
+        deadline = time.monotonic() + timeout
+        poll = select.poll()
+        poll.register(self._channel.fileno(), select.POLLIN)
+        try:
+            while not future.done():
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise self._late(message, timeout)
+                if self._queue:
+                    self._flush()
+                    left = min(left, 0.01)
+                poll.poll(left * 1000)
+                self._on_readable()
+            return cast("tuple[R, Descriptors]", future.result())
+        finally:
+            self._abandon(request_id)
+
+    def send(self, event: Event, fds: Sequence[int] = ()) -> None:
+        """Send an event; ``fds`` are given away. Raises :class:`ChannelClosed` when nobody can get it."""
+        self._post(Packet.EVENT, 0, event, fds)
+
+    def _begin(
+        self, message: Request[R], fds: Sequence[int]
+    ) -> tuple[int, asyncio.Future[tuple[Reply, Descriptors]]]:
+        self._next_id = self._next_id % (2**32 - 1) + 1
+        future: asyncio.Future[tuple[Reply, Descriptors]] = self._loop.create_future()
+        self._post(Packet.REQUEST, self._next_id, message, fds)
+        self._waiting[self._next_id] = (reply_type(type(message)), future)
+        return self._next_id, future
+
+    def _abandon(self, request_id: int) -> None:
+        """Tell the peer that nobody waits for this any more, unless it has answered."""
+        if self._waiting.pop(request_id, None) is None or self.closed:
+            return
+        self._abandoned.add(request_id)
+        if len(self._abandoned) > MAX_IN_FLIGHT:
+            self._end(BadMessage(f"the peer on {self._interface.name} no longer answers"))
+            return
+        try:
+            self._post(Packet.CANCEL, request_id, None, ())
+        except ChannelClosed:
+            log.debug("%r: gone before it could be told of a cancellation", self)
+
+    def _late(self, message: Message, timeout: float) -> TimeoutError:
+        return TimeoutError(
+            f"{type(message).__name__} was not answered on {self._interface.name} within {timeout:g} s"
+        )
+
+    def _post(self, packet: Packet, request_id: int, message: Message | None, fds: Sequence[int]) -> None:
+        owned = Descriptors(fds)  # closed when the kernel has its own references, or on the way out
+        if self.closed:
+            raise self._gone()
+        data = self._codec.encode(packet, request_id, message)
+        self._queue.append((data, owned))
+        if len(self._queue) == 1:
+            self._flush()
+        elif len(self._queue) > MAX_QUEUED:
+            self._end(BadMessage(f"the peer on {self._interface.name} does not read"))
+        if self.closed:
+            raise self._gone()
+
+    def _flush(self) -> None:
+        while self._queue:
+            data, owned = self._queue[0]
+            try:
+                self._channel.send(data, owned.borrow())
+            except BlockingIOError:
+                self._loop.add_writer(self._channel.fileno(), self._flush)
+                return
+            except ChannelClosed:
+                # What the peer sent before it went is still to be read; the reader ends the connection.
+                self._queue.clear()
+                break
+            self._queue.popleft()
+            owned.close()
+        if not self.closed:
+            self._loop.remove_writer(self._channel.fileno())
+
+    # ── receiving ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _on_readable(self) -> None:
+        try:
+            for _ in range(_BATCH):
+                if self.closed:
+                    return
+                data, fds = self._channel.receive()
+                self._take(data, fds)
+        except BlockingIOError:
+            return
+        except ChannelClosed:
+            self._end(None)
+        except BadMessage as error:
+            self._end(error)
+
+    def _take(self, data: bytes, fds: Descriptors) -> None:
+        packet, request_id, message = self._codec.decode(data)
+        fds.check(message.expected_descriptors() if message is not None else ())
+        if packet is Packet.EVENT and message is not None:
+            self._handler(message)(message, fds)
+        elif packet is Packet.REQUEST and message is not None:
+            self._work(request_id, message, fds)
+        elif packet is Packet.REPLY and message is not None:
+            self._answered(request_id, cast("Reply", message), fds)
+        elif request_id in self._working:
+            self._working[request_id].cancel()
+
+    def _handler(self, message: Message) -> Handler:
+        try:
+            return self._handlers[type(message)]
+        except KeyError:
+            raise BadMessage(
+                f"{type(message).__name__} is not expected on {self._interface.name} here"
+            ) from None
+
+    def _answered(self, request_id: int, reply: Reply, fds: Descriptors) -> None:
+        if request_id in self._abandoned:
+            self._abandoned.discard(request_id)
+            return
+        if request_id not in self._waiting:
+            raise BadMessage(f"{type(reply).__name__} came on {self._interface.name} though nobody asked")
+        expected, future = self._waiting.pop(request_id)
+        if isinstance(reply, Failure):
+            if not future.done():
+                future.set_exception(RequestFailed(reply.code, reply.detail))
+        elif type(reply) is not expected:
+            error = BadMessage(f"{type(reply).__name__} answered where {expected.__name__} was asked for")
+            if not future.done():
+                future.set_exception(error)
+            raise error
+        elif not future.done():
+            future.set_result((reply, fds))
+
+    def _work(self, request_id: int, message: Message, fds: Descriptors) -> None:
+        if request_id in self._working:
+            raise BadMessage(f"request {request_id} came twice on {self._interface.name}")
+        if len(self._working) >= MAX_IN_FLIGHT:
+            raise BadMessage(f"more than {MAX_IN_FLIGHT} requests came at once on {self._interface.name}")
+        work = self._handler(message)(message, fds)
+        task = self._loop.create_task(self._reply(request_id, message, work))
+        self._working[request_id] = task
+        task.add_done_callback(lambda _task: self._never_began(request_id, work))
+
+    def _never_began(self, request_id: int, work: Any) -> None:
+        """A task that is cancelled before its first step runs none of its code, its reply included."""
+        if self._working.pop(request_id, None) is not None:
+            work.close()
+            self._answer(request_id, Failure(FailureCode.CANCELLED), ())
+
+    async def _reply(self, request_id: int, message: Message, work: Awaitable[Any]) -> None:
+        give: Sequence[int] = ()
+        reply: Reply
+        try:
+            result = await work
+            reply, give = result if isinstance(result, tuple) else (result, ())
+        except RequestFailed as error:
+            reply = Failure(_code(error.code), error.detail[:500])
+        except asyncio.CancelledError:
+            reply = Failure(FailureCode.CANCELLED)
+        except BadMessage as error:
+            self._working.pop(request_id, None)
+            self._end(error)
+            return
+        except ChannelClosed as error:
+            reply = Failure(FailureCode.INTERNAL, printable(str(error), 400))
+        except Exception as error:
+            # The asker gets a failure and the operator a trace: a bug here must not look like a lost reply.
+            log.exception("%s: %s failed", self._interface.name, type(message).__name__)
+            reply = Failure(FailureCode.INTERNAL, printable(f"{type(error).__name__}: {error}", 400))
+        self._working.pop(request_id, None)
+        self._answer(request_id, reply, give)
+
+    def _answer(self, request_id: int, reply: Reply, give: Sequence[int]) -> None:
+        if self.closed:
+            Descriptors(give).close()
+            return
+        try:
+            self._post(Packet.REPLY, request_id, reply, give)
+        except ChannelClosed:
+            log.debug("%r: gone before its reply", self)
+
+    # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def close(self) -> None:
+        """End the connection and everything that waits on it. Closing twice is fine."""
+        self._end(None, told=False)
+
+    def _gone(self) -> Exception:
+        if isinstance(self._error, BadMessage):
+            return BadMessage(str(self._error))
+        return ChannelClosed(f"the other end of {self._interface.name} is gone")
+
+    def _end(self, error: Exception | None, *, told: bool = True) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        self._error = error
+        fd = self._channel.fileno()
+        self._loop.remove_reader(fd)
+        self._loop.remove_writer(fd)
+        self._channel.close()
+        self._queue.clear()
+        for _, future in self._waiting.values():
+            if not future.done():
+                future.set_exception(self._gone())
+                future.exception()  # whoever asked may be gone too: then nobody need hear of it
+        self._waiting.clear()
+        for task in self._working.values():
+            if task is not _current_task(self._loop):
+                task.cancel()
+        if told and self._on_close is not None:
+            self._on_close(error)
+
+
+def _current_task(loop: asyncio.AbstractEventLoop) -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task(loop)
+    except RuntimeError:
+        return None
+
+
+def _code(text: str) -> FailureCode:
+    try:
+        return FailureCode(text)
+    except ValueError:
+        return FailureCode.INTERNAL
