@@ -1,0 +1,475 @@
+"""A connection: requests matched by id, deadlines, cancellation, events, and the end of whoever breaks the rules."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cloister.errors import BadMessage, ChannelClosed, RequestFailed, TimeoutError
+from cloister.interfaces.base import (
+    Blob,
+    Descriptor,
+    Event,
+    FailureCode,
+    Interface,
+    Reply,
+    Request,
+)
+from cloister.ipc import Channel, Connection, Descriptors, blob, memory
+from cloister.ipc.codec import Packet, codec
+from cloister.ipc.connection import MAX_IN_FLIGHT
+
+
+class Doubled(Reply, frozen=True):
+    number: int
+
+
+class Double(Request[Doubled], frozen=True):
+    number: int
+
+
+class Held(Reply, frozen=True):
+    descriptors = (Descriptor.SEALED_MEMFD,)
+
+
+class Hold(Request[Held], frozen=True):
+    pass
+
+
+class Echoed(Reply, frozen=True):
+    body: Blob
+
+
+class Echo(Request[Echoed], frozen=True):
+    body: Blob
+
+
+class Stall(Request[Doubled], frozen=True):
+    pass
+
+
+class Note(Event, frozen=True):
+    text: str
+
+
+TEST = Interface("test", client=(Double, Hold, Echo, Stall, Note), server=(Note,))
+
+
+async def double(message: Double, _fds: Descriptors) -> Doubled:
+    await asyncio.sleep(0.01 if message.number == 1 else 0)  # the first asked is the last answered
+    if message.number < 0:
+        raise RequestFailed(FailureCode.BAD_URL, "negative")
+    return Doubled(message.number * 2)
+
+
+async def hold(_message: Hold, _fds: Descriptors) -> tuple[Held, list[int]]:
+    return Held(), [memory.sealed(b"kept")]
+
+
+async def echo(message: Echo, fds: Descriptors) -> tuple[Echoed, list[int]]:
+    body, give = blob.pack(blob.unpack(message.body, fds, 2**20))
+    return Echoed(body), give
+
+
+class Pair:
+    """Both ends; ``ended`` has the error that the server's end closed for."""
+
+    def __init__(self) -> None:
+        self.ended: list[Exception | None] = []
+        self.notes: list[str] = []
+        self.cancelled = asyncio.Event()
+        client, server = Channel.pair()
+        self.client = Connection(client, TEST, "client", {Note: lambda m, _f: self.notes.append(m.text)})
+        handlers: dict[Any, Any] = {
+            Double: double,
+            Hold: hold,
+            Echo: echo,
+            Stall: self._stall,
+            Note: lambda m, _f: self.notes.append(m.text),
+        }
+        self.server = Connection(server, TEST, "server", handlers, self.ended.append)
+
+    async def _stall(self, _message: Stall, _fds: Descriptors) -> Doubled:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+        return Doubled(0)
+
+
+@asynccontextmanager
+async def pair() -> AsyncIterator[Pair]:
+    both = Pair()
+    try:
+        yield both
+    finally:
+        both.client.close()
+        both.server.close()
+
+
+@asynccontextmanager
+async def raw_peer() -> AsyncIterator[tuple[socket.socket, Connection, list[Exception | None]]]:
+    """A peer that says whatever the test wants, and the connection that has to bear it."""
+    ended: list[Exception | None] = []
+    liar, honest = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    connection = Connection(Channel(honest.detach()), TEST, "server", {Double: double}, ended.append)
+    with liar:
+        yield liar, connection, ended
+    connection.close()
+
+
+def run(coroutine: Any) -> Any:
+    return asyncio.run(asyncio.wait_for(coroutine, 20))
+
+
+def test_three_requests_get_the_replies_that_belong_to_them_in_whatever_order() -> None:
+    async def go() -> None:
+        async with pair() as both:
+            answers = await asyncio.gather(*(both.client.request(Double(n), timeout=5) for n in (1, 2, 3)))
+            assert [reply.number for reply, _ in answers] == [2, 4, 6]
+
+    run(go())
+
+
+def test_a_failure_raises_its_code_and_detail_where_it_was_asked() -> None:
+    async def go() -> None:
+        async with pair() as both:
+            with pytest.raises(RequestFailed, match="negative") as caught:
+                await both.client.request(Double(-1), timeout=5)
+            assert caught.value.code == FailureCode.BAD_URL
+
+    run(go())
+
+
+def test_events_travel_in_both_directions_in_order() -> None:
+    async def go() -> None:
+        async with pair() as both:
+            for text in ("a", "b"):
+                both.client.send(Note(text))
+            await both.client.request(Double(0), timeout=5)
+            assert both.notes == ["a", "b"]
+            both.server.send(Note("c"))
+            await both.client.request(Double(0), timeout=5)
+            assert both.notes == ["a", "b", "c"]
+
+    run(go())
+
+
+def test_a_request_past_its_deadline_raises_and_cancels_the_work_on_the_other_side() -> None:
+    async def go() -> None:
+        async with pair() as both:
+            with pytest.raises(TimeoutError, match=r"Stall was not answered on test within 0\.01 s"):
+                await both.client.request(Stall(), timeout=0.01)
+            await asyncio.wait_for(both.cancelled.wait(), 5)
+            assert (await both.client.request(Double(4), timeout=5))[0].number == 8
+            assert both.ended == []
+
+    run(go())
+
+
+def test_a_request_cancelled_in_the_same_breath_is_answered_and_leaves_nothing_behind() -> None:
+    async def go() -> None:
+        async with pair() as both:
+            for _ in range(MAX_IN_FLIGHT + 10):
+                task = asyncio.ensure_future(both.client.request(Stall(), timeout=5))
+                await asyncio.sleep(0)
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+                await both.client.request(Double(1), timeout=5) if _ % 100 == 0 else None
+            assert (await both.client.request(Double(4), timeout=5))[0].number == 8
+            assert both.server._working == {}
+            assert both.client._abandoned == set()
+
+    run(go())
+
+
+def test_a_blocking_request_is_answered_while_no_task_runs_and_others_keep_their_replies() -> None:
+    """The server runs in another thread, as another process would."""
+    import threading
+
+    client, server = Channel.pair()
+    done = threading.Event()
+
+    def serve() -> None:
+        async def go() -> None:
+            connection = Connection(server, TEST, "server", {Double: double})
+            while not done.is_set():
+                await asyncio.sleep(0.005)
+            connection.close()
+
+        asyncio.run(go())
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+
+    async def go() -> None:
+        connection = Connection(client, TEST, "client")
+        slow = asyncio.ensure_future(connection.request(Double(1), timeout=5))
+        await asyncio.sleep(0)
+        assert connection.request_blocking(Double(5), timeout=5)[0].number == 10
+        assert (await slow)[0].number == 2
+        with pytest.raises(RequestFailed, match="negative"):
+            connection.request_blocking(Double(-5), timeout=5)
+        connection.close()
+
+    try:
+        run(go())
+    finally:
+        done.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("size", [0, 1, 40 * 1024, 40 * 1024 + 1, 2**20])
+def test_a_body_of_any_size_arrives_whole(size: int) -> None:
+    async def go() -> None:
+        async with pair() as both:
+            data = os.urandom(size)
+            body, give = blob.pack(data)
+            reply, fds = await both.client.request(Echo(body), give, timeout=5)
+            assert blob.unpack(reply.body, fds, 2**20) == data
+
+    run(go())
+
+
+def test_a_body_larger_than_agreed_is_the_senders_end() -> None:
+    async def go() -> None:
+        async with pair() as both:
+            body, give = blob.pack(bytes(2**20 + 1))
+            with pytest.raises(ChannelClosed):
+                await both.client.request(Echo(body), give, timeout=5)
+            assert isinstance(both.ended[0], BadMessage)
+
+    run(go())
+
+
+def test_a_closed_peer_fails_what_waits_and_what_comes_after() -> None:
+    async def go() -> None:
+        async with pair() as both:
+            waiting = asyncio.ensure_future(both.client.request(Stall(), timeout=5))
+            await asyncio.sleep(0.01)
+            both.server.close()
+            with pytest.raises(ChannelClosed):
+                await waiting
+            with pytest.raises(ChannelClosed):
+                await both.client.request(Double(1), timeout=5)
+
+    run(go())
+
+
+def test_a_reply_sent_just_before_the_peer_went_is_still_received() -> None:
+    async def go() -> None:
+        async with raw_peer() as (liar, connection, ended):
+            liar.send(codec(TEST, "client").encode(Packet.REQUEST, 1, Double(2)))
+            await asyncio.sleep(0.01)
+            assert codec(TEST, "client").decode(liar.recv(100)) == (Packet.REPLY, 1, Doubled(4))
+            liar.close()
+            await asyncio.sleep(0.01)
+            assert connection.closed
+            assert ended == [None]
+
+    run(go())
+
+
+def _head(packet: int, request_id: int = 1) -> bytes:
+    return packet.to_bytes(1, "little") + request_id.to_bytes(4, "little")
+
+
+def _encoded(*values: Any) -> bytes:
+    return msgspec.msgpack.encode(values)
+
+
+BAD = {
+    "an empty message": _head(1),
+    "half a header": b"\x01\x00",
+    "an unknown packet": _head(9) + _encoded("Double", 1),
+    "an unknown message": _head(1) + _encoded("Halve", 1),
+    "a field too few": _head(1) + _encoded("Double"),
+    "a field too many": _head(1) + _encoded("Double", 1, 2),
+    "a field of the wrong type": _head(1) + _encoded("Double", "1"),
+    "a request as an event": _head(0) + _encoded("Double", 1),
+    "an event as a request": _head(1) + _encoded("Note", "x"),
+    "a message without a handler": _head(0) + _encoded("Note", "x"),
+    "a message of the other side": _head(2) + _encoded("Doubled", 1),
+    "a cancellation with a body": _head(3) + b"x",
+    "trailing bytes": _head(1) + _encoded("Double", 1) + b"\x00",
+    "text that is not UTF-8": _head(0) + b"\x92\xa4Note\xa2\xff\xfe",
+    "nesting without end": _head(1) + b"\x91" * 60_000,
+    "a packet over the limit": _head(1) + bytes(65_536),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_is_not_in_the_interface_ends_its_sender(name: str) -> None:
+    async def go() -> None:
+        async with raw_peer() as (liar, connection, ended):
+            liar.send(BAD[name])
+            await asyncio.sleep(0.01)
+            assert connection.closed
+            assert isinstance(ended[0], BadMessage)
+
+    run(go())
+
+
+@given(st.binary(max_size=300))
+@settings(max_examples=300, deadline=None)
+def test_any_bytes_are_a_message_or_bad(data: bytes) -> None:
+    try:
+        codec(TEST, "server").decode(data)
+    except BadMessage:
+        pass
+
+
+def test_a_reply_that_nobody_asked_for_ends_its_sender() -> None:
+    async def go() -> None:
+        ended: list[Exception | None] = []
+        liar, honest = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with liar:
+            connection = Connection(Channel(honest.detach()), TEST, "client", {}, ended.append)
+            asked = asyncio.ensure_future(connection.request(Double(1), timeout=5))
+            await asyncio.sleep(0)
+            liar.send(codec(TEST, "server").encode(Packet.REPLY, 7, Doubled(1)))
+            with pytest.raises(BadMessage):
+                await asked
+            assert isinstance(ended[0], BadMessage)
+
+    run(go())
+
+
+def test_the_wrong_kind_of_reply_ends_its_sender() -> None:
+    async def go() -> None:
+        ended: list[Exception | None] = []
+        liar, honest = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with liar:
+            connection = Connection(Channel(honest.detach()), TEST, "client", {}, ended.append)
+            asked = asyncio.ensure_future(connection.request(Double(1), timeout=5))
+            await asyncio.sleep(0)
+            liar.send(codec(TEST, "server").encode(Packet.REPLY, 1, Echoed(Blob(0, b""))))
+            with pytest.raises(BadMessage, match="Echoed answered where Doubled was asked for"):
+                await asked
+            assert isinstance(ended[0], BadMessage)
+
+    run(go())
+
+
+def test_a_flood_of_requests_is_cut_off() -> None:
+    async def go() -> None:
+        async with pair() as both:
+            asks = [asyncio.ensure_future(both.client.request(Stall(), timeout=5)) for _ in range(MAX_IN_FLIGHT + 1)]
+            results = await asyncio.gather(*asks, return_exceptions=True)
+            assert all(isinstance(result, ChannelClosed) for result in results)
+            assert "requests came at once" in str(both.ended[0])
+
+    run(go())
+
+
+def test_a_peer_that_never_reads_is_cut_off() -> None:
+    async def go() -> None:
+        async with raw_peer() as (_liar, connection, ended):
+            with pytest.raises(BadMessage, match="does not read"):
+                for _ in range(100_000):
+                    connection.send(Note("x" * 1000))
+            assert isinstance(ended[0], BadMessage)
+
+    run(go())
+
+
+def _send_fds(sender: socket.socket, data: bytes, fds: list[int]) -> None:
+    socket.send_fds(sender, [data], fds)
+
+
+def wrong_descriptors() -> dict[str, list[int]]:
+    reader, writer = os.pipe()
+    os.close(writer)
+    unsealed = memory.create()
+    os.write(unsealed, b"abc")
+    return {
+        "none": [],
+        "a pipe": [reader],
+        "a folder": [os.open("/", os.O_RDONLY)],
+        "/dev/zero": [os.open("/dev/zero", os.O_RDONLY)],
+        "an unsealed memfd": [unsealed],
+        "one that may still be written": [memory.create_bitmap(3)],
+        "a regular file": [os.open(__file__, os.O_RDONLY)],
+        "two": [memory.sealed(b"abc"), memory.sealed(b"abc")],
+    }
+
+
+@pytest.mark.parametrize("name", [*wrong_descriptors()])
+def test_a_descriptor_that_is_not_what_the_message_says_ends_its_sender(name: str) -> None:
+    async def go() -> None:
+        fds = wrong_descriptors()
+        async with raw_peer() as (liar, connection, ended):
+            connection._handlers[Echo] = echo
+            _send_fds(liar, codec(TEST, "client").encode(Packet.REQUEST, 1, Echo(Blob(3))), fds[name])
+            for each in fds.values():
+                Descriptors(each).close()
+            await asyncio.sleep(0.01)
+            assert connection.closed
+            assert isinstance(ended[0], BadMessage)
+
+    run(go())
+
+
+def test_a_memfd_of_another_size_than_announced_ends_its_sender() -> None:
+    async def go() -> None:
+        async with raw_peer() as (liar, connection, ended):
+            connection._handlers[Echo] = echo
+            fd = memory.sealed(b"abc")
+            _send_fds(liar, codec(TEST, "client").encode(Packet.REQUEST, 1, Echo(Blob(4))), [fd])
+            os.close(fd)
+            await asyncio.sleep(0.01)
+            assert connection.closed
+            assert isinstance(ended[0], BadMessage)
+
+    run(go())
+
+
+def test_a_sealed_memfd_cannot_be_changed_and_a_bitmap_cannot_be_resized() -> None:
+    fd = memory.sealed(b"abc")
+    with pytest.raises(PermissionError):
+        os.pwrite(fd, b"x", 0)
+    with pytest.raises(PermissionError):
+        os.ftruncate(fd, 0)
+    os.close(fd)
+    fd = memory.create_bitmap(4096)
+    with pytest.raises(PermissionError):
+        os.ftruncate(fd, 0)
+    with memory.map_bitmap(fd, 4096) as bitmap:
+        bitmap[0:2] = b"ok"
+    with pytest.raises(BadMessage):
+        memory.map_bitmap(fd, 8192)
+    with pytest.raises(BadMessage):
+        memory.read_sealed(fd, 4096)
+    os.close(fd)
+
+
+def test_no_descriptor_is_left_open_whatever_happened() -> None:
+    def count() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    async def go() -> None:
+        async with pair() as both:
+            _, fds = await both.client.request(Hold(), timeout=5)
+            assert len(fds) == 1
+            del fds
+            with pytest.raises(TypeError):
+                both.server.send(Double(1), [memory.sealed(b"x")])  # type: ignore[arg-type]
+            asked = asyncio.ensure_future(both.client.request(Hold(), timeout=5))
+            await asyncio.sleep(0)
+            asked.cancel()
+            await asyncio.sleep(0.01)
+
+    run(go())
+    before = count()
+    run(go())
+    assert count() == before
