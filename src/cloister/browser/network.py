@@ -1,0 +1,182 @@
+"""What a browser's pages may reach, and how much of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_network
+from typing import TypeVar
+
+from ada_url import URL
+
+from cloister.interfaces import lookup_server, request_server
+
+__all__ = ["NetworkPolicy"]
+
+T = TypeVar("T")
+
+_HOST_RULE = re.compile(
+    r"(?P<below>\*\.)?(?P<host>\[[0-9a-fA-F:.]+\]|[^\s/?#@\\:\[\]%*]+)(?::(?P<port>[0-9]+))?"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkPolicy:
+    """Which hosts pages may connect to, and the limits of one page load.
+
+    Without rules, pages reach public addresses only: no loopback, no private network, no cloud metadata service.
+    It is judged per connection, on the very address that is connected to, so neither a redirect nor a host name
+    that resolves to a private address gets around it. It is no list of web sites: every public host can be
+    reached. It says what a page may reach, and limits nothing that Python code beside the browser does.
+
+        NetworkPolicy(allow_hosts=["localhost:8000"])  # a server under test, and the public web
+        NetworkPolicy(allow_hosts=["*.corp.example", "[::1]:8080"])
+        NetworkPolicy(allow_cidrs=["192.168.1.0/24"], allow_ports=[80, 443])
+        NetworkPolicy(max_total_bytes=16 * 1024 * 1024, request_timeout=5)
+
+    allow_hosts: hosts that may be connected to wherever they resolve to: ``"host"``, ``"host:port"``,
+        ``"*.host"`` (every name below ``host``, not itself), ``"192.0.2.1:80"``, ``"[2001:db8::1]:80"``. An
+        address here means a URL that names the address; for a name that resolves to it see ``allow_cidrs``.
+    allow_cidrs: networks, or single addresses, that may be connected to by any name.
+    allow_ports: when given, every other port is refused, also for ``allow_hosts``.
+    dns_servers: name servers to ask instead of the system's, as ``"address"`` or ``"address:port"``.
+    max_response_bytes: the most that one response may have, decompressed.
+    max_total_bytes: the most that all responses of one page load may have together, decompressed.
+    max_requests: requests of one page load.
+    max_redirects: redirects that one request follows.
+    request_timeout: seconds for one request, redirects and body included.
+    connect_timeout: seconds for one connection, the name's look-up included.
+
+    Raises ValueError, or TypeError, that names the argument and what is wrong with it.
+    """
+
+    allow_hosts: Sequence[str] = ()
+    allow_cidrs: Sequence[str] = ()
+    allow_ports: Sequence[int] = ()
+    dns_servers: Sequence[str] = ()
+    max_response_bytes: int = 64 * 1024 * 1024
+    max_total_bytes: int = 256 * 1024 * 1024
+    max_requests: int = 500
+    max_redirects: int = 20
+    request_timeout: float = 30.0
+    connect_timeout: float = 10.0
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__  # frozen; what was given is kept in its one canonical form
+        put(self, "allow_hosts", tuple(map(_host_rule, _several("allow_hosts", self.allow_hosts, str))))
+        put(self, "allow_cidrs", tuple(map(_network, _several("allow_cidrs", self.allow_cidrs, str))))
+        put(self, "allow_ports", tuple(_several("allow_ports", self.allow_ports, int)))
+        put(self, "dns_servers", tuple(map(_dns_server, _several("dns_servers", self.dns_servers, str, 8))))
+        for port in self.allow_ports:
+            _within("allow_ports", port, 1, 65535)
+        _within("max_response_bytes", self.max_response_bytes, 0, 2**40)
+        _within("max_total_bytes", self.max_total_bytes, 0, 2**40)
+        _within("max_requests", self.max_requests, 1, 100_000)
+        _within("max_redirects", self.max_redirects, 0, 100)
+        _seconds("request_timeout", self.request_timeout)
+        _seconds("connect_timeout", self.connect_timeout)
+
+    def rules(self) -> lookup_server.PolicyRules:
+        """What lookup_server judges addresses by."""
+        # A server that closes each connection needs as many as there are requests; redirects come on top.
+        connections = min(4096, max(256, self.max_requests + self.max_redirects))
+        return lookup_server.PolicyRules(
+            allow_hosts=tuple(self.allow_hosts),
+            allow_cidrs=tuple(self.allow_cidrs),
+            allow_ports=tuple(self.allow_ports),
+            max_connections=connections,
+        )
+
+    def lookup_options(self) -> lookup_server.Options:
+        """The start options of lookup_server."""
+        return lookup_server.Options(
+            rules=self.rules(),
+            dns_servers=tuple(self.dns_servers),
+            connect_timeout=round(self.connect_timeout * 1000),
+        )
+
+    def request_options(self, user_agent: str) -> request_server.Options:
+        """The start options of a request_server."""
+        return request_server.Options(
+            user_agent=user_agent,
+            max_requests=self.max_requests,
+            max_redirects=self.max_redirects,
+            max_response_bytes=self.max_response_bytes,
+            max_total_bytes=self.max_total_bytes,
+            request_timeout=round(self.request_timeout * 1000),
+        )
+
+
+def _several(name: str, given: object, kind: type[T], most: int = 256) -> list[T]:
+    if isinstance(given, str) or not isinstance(given, Sequence | Set):
+        raise TypeError(f"{name} is a list of {kind.__name__}, not {given!r}")
+    items: list[T] = []
+    for item in given:
+        if not isinstance(item, kind) or isinstance(item, bool):
+            raise TypeError(f"{name} is a list of {kind.__name__}; it has {item!r}")
+        items.append(item)
+    if len(items) > most:
+        raise ValueError(f"{name} has {len(items)} entries; at most {most} are allowed")
+    return items
+
+
+def _within(name: str, value: object, least: int, most: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} is a whole number, not {value!r}")
+    if not least <= value <= most:
+        raise ValueError(f"{name} is {value}; it must be between {least} and {most}")
+
+
+def _seconds(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} is a number of seconds, not {value!r}")
+    if not 0.001 <= value <= 24 * 3600:
+        raise ValueError(f"{name} is {value}; it must be between 0.001 and {24 * 3600} seconds")
+
+
+def _host_rule(rule: str) -> str:
+    """``rule`` with its host as the URL standard spells it: A-labels, lower case, canonical addresses."""
+    match = _HOST_RULE.fullmatch(rule)
+    if match is None:
+        hint = "; an IPv6 address is written in brackets" if rule.count(":") > 1 else ""
+        raise ValueError(
+            f"allow_hosts: {rule!r} is not HOST, HOST:PORT or *.HOST, without scheme or path{hint}"
+        )
+    if match["port"] is not None:
+        _within("allow_hosts: the port of " + repr(rule), int(match["port"]), 1, 65535)
+    try:
+        host = URL(f"http://{match['host']}/").hostname.removesuffix(".")
+    except ValueError:
+        host = ""
+    if not host or not all(0 < len(label) < 64 for label in host.split(".")) or len(host) > 253:
+        raise ValueError(f"allow_hosts: {rule!r} has no valid host name")
+    if match["below"] and (host.startswith("[") or host.rpartition(".")[2].isdigit()):
+        raise ValueError(f"allow_hosts: {rule!r}: an address has no names below it")
+    port = f":{int(match['port'])}" if match["port"] else ""
+    return f"{match['below'] or ''}{host}{port}"
+
+
+def _network(text: str) -> str:
+    try:
+        return str(ip_network(text))
+    except ValueError as error:
+        raise ValueError(f"allow_cidrs: {text!r} is not a network such as 10.0.0.0/8: {error}") from None
+
+
+def _dns_server(text: str) -> str:
+    """An address, or ``address:port`` (``[v6]:port``), in the spelling that lookup_server reads."""
+    host, colon, port = text.rpartition(":")
+    try:
+        if text.count(":") > 1 and not text.startswith("["):
+            return str(IPv6Address(text))
+        if text.endswith("]"):
+            return str(IPv6Address(text[1:-1]))
+        if not colon:
+            return str(IPv4Address(text))
+        _within("the port", int(port), 1, 65535)
+        if host.startswith("["):
+            return f"[{IPv6Address(host[1:-1])}]:{int(port)}"
+        return f"{IPv4Address(host)}:{int(port)}"
+    except ValueError as error:
+        raise ValueError(f"dns_servers: {text!r} is not ADDRESS or ADDRESS:PORT: {error}") from None

@@ -1,0 +1,5 @@
+"""lookup_server: the only process that can make a socket.
+
+It resolves a name, judges each address by the network policy immediately before it connects to that very
+address, and hands the connected socket on. It speaks no HTTP and opens no files.
+"""
