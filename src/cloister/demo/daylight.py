@@ -22,7 +22,7 @@ TOWNS = (
     ("South", "Hobart", -42.88),
     ("South", "Ushuaia", -54.80),
 )
-SEASONS = (("Winter", 2), ("Spring", 3), ("Summer", 3), ("Autumn", 3), ("Winter", 1))
+SEASONS = (("Winter", 2), ("Spring", 3), ("Summer", 3), ("Autumn", 3), ("", 1))
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 HORIZON = math.radians(-0.833)  # the sun's upper edge at the horizon, refraction included
 
@@ -31,7 +31,9 @@ def hours_of_daylight(latitude: float, day: int) -> float:
     """Hours from sunrise to sunset at ``latitude`` (degrees) on ``day`` of the year; Cooper's declination (1969)."""
     phi = math.radians(latitude)
     declination = math.radians(23.44) * math.sin(math.tau * (284 + day) / 365)
-    cosine = (math.sin(HORIZON) - math.sin(phi) * math.sin(declination)) / (math.cos(phi) * math.cos(declination))
+    cosine = (math.sin(HORIZON) - math.sin(phi) * math.sin(declination)) / (
+        math.cos(phi) * math.cos(declination)
+    )
     return math.degrees(math.acos(max(-1.0, min(1.0, cosine)))) * 2 / 15  # the sky turns 15 degrees an hour
 
 
@@ -58,7 +60,9 @@ def _rows() -> str:
             head = f'<th rowspan="{len(group)}">{region}</th>' if number == 0 else ""
             side = "N" if latitude >= 0 else "S"
             cells = "".join(_cell(latitude, month) for month in range(12))
-            rows.append(f'<tr>{head}<td>{town}</td><td class="number">{abs(latitude):.1f}° {side}</td>{cells}</tr>')
+            rows.append(
+                f'<tr>{head}<td>{town}</td><td class="number">{abs(latitude):.1f}° {side}</td>{cells}</tr>'
+            )
     return "\n".join(rows)
 
 
@@ -72,7 +76,9 @@ def page() -> str:
   <meta charset="utf-8">
   <title>Hours of daylight</title>
   <link rel="stylesheet" href="/style.css">
-  <style>table {{ font-size: 14px }} td, th {{ padding: 8px 6px }} tbody th {{ border-right: 1px solid #ddd3c2 }}</style>
+  <style>
+    table {{ font-size: 14px }} td, th {{ padding: 8px 6px }} tbody th {{ border-right: 1px solid #ddd3c2 }}
+  </style>
 </head>
 <body>
   <header class="top">
@@ -87,7 +93,8 @@ def page() -> str:
     <table>
       <caption>Hours and minutes from sunrise to sunset. Seasons are the northern ones.</caption>
       <thead>
-        <tr><th rowspan="2">Region</th><th rowspan="2">Town</th><th rowspan="2" class="number">Latitude</th>{seasons}</tr>
+        <tr><th rowspan="2">Region</th>
+          <th rowspan="2">Town</th><th rowspan="2" class="number">Latitude</th>{seasons}</tr>
         <tr>{months}</tr>
       </thead>
       <tbody>
@@ -98,11 +105,12 @@ def page() -> str:
     <table>
       <thead><tr><th>Quantity</th><th>Formula</th><th>Note</th></tr></thead>
       <tbody>
-        <tr><td>Declination of the sun</td><td><code>23.44° · sin(360° · (284 + day) / 365)</code></td><td>Cooper, 1969;
-          good to about half a degree</td></tr>
-        <tr><td>Half the day's arc</td><td><code>acos((sin −0.833° − sin φ sin δ) / (cos φ cos δ))</code></td><td>φ is the
-          latitude, δ the declination</td></tr>
-        <tr><td>Daylight</td><td><code>2 · arc / 15° per hour</code></td><td>0:00 is polar night, 24:00 midnight sun</td></tr>
+        <tr><td>Declination of the sun</td><td><code>23.44° · sin(360° · (284 + day) / 365)</code></td><td>Cooper,
+          1969; good to about half a degree</td></tr>
+        <tr><td>Half the day's arc</td><td><code>acos((sin −0.833° − sin φ sin δ) / (cos φ cos δ))</code></td><td>φ is
+          the latitude, δ the declination</td></tr>
+        <tr><td>Daylight</td><td><code>2 · arc / 15° per hour</code></td><td>0:00 is polar night,
+          24:00 midnight sun</td></tr>
       </tbody>
     </table>
   </main>

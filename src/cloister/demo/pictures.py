@@ -51,7 +51,8 @@ def landscape(width: int, height: int, zenith: Colour, horizon: Colour) -> Image
     radius = height * 0.07
     sun_x, sun_y = width * 0.52, height * 0.42
     draw.ellipse(
-        [sun_x - radius, sun_y - radius, sun_x + radius, sun_y + radius], fill=mix(horizon, (255, 252, 236), 0.75)
+        [sun_x - radius, sun_y - radius, sun_x + radius, sun_y + radius],
+        fill=mix(horizon, (255, 252, 236), 0.75),
     )
     ground = mix(zenith, (44, 74, 58), 0.55)
     for row, (base, swing) in enumerate([(0.60, 0.06), (0.70, 0.05), (0.82, 0.04)]):
@@ -74,13 +75,18 @@ def cypresses(draw: ImageDraw.ImageDraw, width: int, height: int, colour: Colour
         wide = tall * 0.13
         foot = height * 0.76
         draw.polygon(
-            [(x, foot - tall), (x + wide, foot - tall * 0.3), (x + wide * 0.5, foot), (x - wide * 0.5, foot),
-             (x - wide, foot - tall * 0.3)],
+            [
+                (x, foot - tall),
+                (x + wide, foot - tall * 0.3),
+                (x + wide * 0.5, foot),
+                (x - wide * 0.5, foot),
+                (x - wide, foot - tall * 0.3),
+            ],
             fill=colour,
         )
 
 
-def openings(width: int, height: int, arches: int, top: float, sill: float, pier: float) -> Image.Image:
+def openings(width: int, height: int, *, arches: int, top: float, sill: float, pier: float) -> Image.Image:
     """A mask that is white inside the arches. ``pier`` is a pier's share of one bay's width."""
     mask = Image.new("L", (width, height), 0)
     draw = ImageDraw.Draw(mask)
@@ -99,7 +105,7 @@ def arcade(
     """The landscape seen through ``arches`` arches in a wall that takes the colour of the hour."""
     big_w, big_h = width * OVERSAMPLING, height * OVERSAMPLING
     view = landscape(big_w, big_h, *sky)
-    hole = openings(big_w, big_h, arches, top, sill, pier)
+    hole = openings(big_w, big_h, arches=arches, top=top, sill=sill, pier=pier)
     light = mix(sky[1], (255, 255, 255), 0.35)
     wall = Image.new("RGB", (big_w, big_h))
     draw = ImageDraw.Draw(wall)
@@ -133,7 +139,9 @@ def save_hours(folder: Path) -> None:
                 tile.save(path, quality=88)
             case ".gif":
                 later = window(128, (mix(*sky, 0.5), sky[1]))  # two frames: the first is what a page shows
-                tile.quantize(64).save(path, save_all=True, append_images=[later.quantize(64)], duration=900, loop=0)
+                tile.quantize(64).save(
+                    path, save_all=True, append_images=[later.quantize(64)], duration=900, loop=0
+                )
             case ".bmp":
                 tile.quantize(256).save(path)
             case ".pgm":

@@ -62,7 +62,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = 10  # seconds a client may keep an idle connection
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+    def log_message(self, format: str, *args: object) -> None:
         """The demo's own report is what belongs on the terminal."""
 
 
@@ -179,7 +179,8 @@ class Site(_Running):
     def __init__(self, canary_port: int) -> None:
         folder = resources.files(__package__) / "site"
         self.answers = {
-            path: Answer((folder / name).read_bytes(), content_type) for path, (name, content_type) in FILES.items()
+            path: Answer((folder / name).read_bytes(), content_type)
+            for path, (name, content_type) in FILES.items()
         }
         reach = self.answers["/hostile/reach"].body.replace(b"{canary}", str(canary_port).encode())
         self.answers["/hostile/reach"] = Answer(reach)

@@ -1,0 +1,186 @@
+"""The command line: what may be asked, and what each end of it means to the shell.
+
+It stands on argparse because starting up is part of every command: a small typer command takes 100 ms before its
+first line runs (typer brings pydantic), the same in argparse 15 ms, and a whole screenshot about 350 ms.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from cloister import __version__
+from cloister.errors import CloisterError, SandboxUnavailable, printable
+
+from .output import OutputError
+
+__all__ = ["main"]
+
+PAGE_FAILED = 1
+USAGE = 2
+SANDBOX_REFUSED = 3
+INTERRUPTED = 128 + signal.SIGINT
+PIPE_CLOSED = 128 + signal.SIGPIPE
+
+MAX_SIDE = 16_384  # pixels; the page's own limit
+
+TARGETS = """\
+URL may be a bare name: example.org is a file if there is one of that name, and else https://example.org.
+FILE is opened by the browser and handed over: the page cannot reach its neighbours. - reads standard input.
+"""
+CODES = "exit codes: 0 done, 1 the page failed, 2 usage, 3 the sandbox refused, 130 interrupted"
+
+Run = Callable[[argparse.Namespace], int]
+
+
+def viewport(text: str) -> dict[str, int]:
+    """``1200x900`` in CSS pixels."""
+    width, _, height = text.partition("x")
+    if not (width.isascii() and width.isdigit() and height.isascii() and height.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT, as in 1200x900")
+    if not (1 <= int(width) <= MAX_SIDE and 1 <= int(height) <= MAX_SIDE):
+        raise argparse.ArgumentTypeError(f"{text!r}: each side is between 1 and {MAX_SIDE}")
+    return {"width": int(width), "height": int(height)}
+
+
+def seconds(text: str) -> float:
+    """A time over nothing and up to a day."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds") from None
+    if not 0.001 <= value <= 24 * 3600:  # not NaN either
+        raise argparse.ArgumentTypeError(f"{text!r}: between 0.001 and 86400 seconds")
+    return value
+
+
+def _page_options(binary: bool) -> argparse.ArgumentParser:
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("target", metavar="URL|FILE|-", help="what to open")
+    shared.add_argument(
+        "-o", "--output", metavar="OUT", default="-", help="write to OUT instead of standard output"
+    )
+    shared.add_argument("--viewport", metavar="WxH", type=viewport, default={"width": 1280, "height": 720},
+                        help="the page's size in CSS pixels (1280x720)")  # fmt: skip
+    shared.add_argument("--allow-host", metavar="HOST[:PORT]", action="append", default=[],
+                        help="a host that is not public, such as localhost:8000; may be repeated")  # fmt: skip
+    shared.add_argument(
+        "--ca-cert", metavar="FILE", type=Path, help="certificates (PEM) to trust besides the system's"
+    )
+    shared.add_argument(
+        "--timeout", metavar="SECONDS", type=seconds, default=30.0, help="for everything together (30)"
+    )
+    _degraded(shared)
+    shared.set_defaults(binary=binary)
+    return shared
+
+
+def _degraded(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--allow-degraded", action="store_true",
+                        help="run although this machine lacks a layer of the sandbox")  # fmt: skip
+
+
+def _lazily(module: str, name: str) -> Run:
+    """The function ``name`` of ``cloister.cli.<module>``, imported when it is called."""
+
+    def run(arguments: argparse.Namespace) -> int:
+        from importlib import import_module
+
+        function: Run = getattr(import_module(f"cloister.cli.{module}"), name)
+        return function(arguments)
+
+    return run
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Every command with its options."""
+    parser = argparse.ArgumentParser(
+        prog="cloister",
+        description="Open what you don't trust: every page, response and image in a sandboxed process of its own.",
+        epilog=CODES,
+    )
+    parser.add_argument("--version", action="version", version=f"cloister {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(name: str, run: Run, text: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        added = commands.add_parser(
+            name, help=text, description=f"{text[0].upper()}{text[1:]}.", parents=parents,
+            epilog=TARGETS + CODES if parents else CODES, formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
+        added.set_defaults(run=run)
+        return added
+
+    screenshot = command(
+        "screenshot", _lazily("pages", "screenshot"), "a picture of a page, as PNG", _page_options(True)
+    )
+    screenshot.add_argument(
+        "--full-page", action="store_true", help="the whole page, not only what the viewport shows"
+    )
+    command("pdf", _lazily("pages", "pdf"), "a page laid out for print, as PDF", _page_options(True))
+    text = command("text", _lazily("pages", "text"), "what a page says", _page_options(False))
+    text.add_argument("--format", choices=("text", "markdown", "html"), default="text",
+                      help="all visible text (text), the main content as Markdown, or the document")  # fmt: skip
+    links = command("links", _lazily("pages", "links"), "where a page leads: one address and its text a line",
+                    _page_options(False))  # fmt: skip
+    links.add_argument("--json", action="store_true", help="a list of objects with url and text")
+
+    decode = command("decode", _lazily("pages", "decode"), "one image of any format, as PNG")
+    decode.add_argument("target", metavar="IMAGE", help="an image file")
+    decode.add_argument(
+        "-o", "--output", metavar="OUT", default="-", help="write to OUT instead of standard output"
+    )
+    decode.set_defaults(binary=True)
+    _degraded(decode)
+
+    demo = command(
+        "demo", _lazily("shows", "demo"), "good and hostile pages side by side, served on this machine"
+    )
+    demo.add_argument("-o", "--output", metavar="FOLDER", type=Path, default=Path("cloister-demo"),
+                      help="where the pictures go (./cloister-demo)")  # fmt: skip
+    demo.add_argument("--json", action="store_true", help="the report for scripts")
+    _degraded(demo)
+
+    doctor = command(
+        "doctor", _lazily("shows", "doctor"), "what this machine's kernel offers, and what each process gets"
+    )
+    doctor.add_argument("--json", action="store_true", help="the report for scripts")
+    return parser
+
+
+def _complain(arguments: argparse.Namespace, error: Exception) -> None:
+    """One line: what was asked, and what refused it."""
+    line = printable(str(error), 1000)
+    target = getattr(arguments, "target", None)
+    asked = None if target is None else printable("standard input" if target == "-" else target, 200)
+    if asked is not None and asked not in line:
+        line = f"{asked}: {line}"
+    print(f"cloister: {line}", file=sys.stderr)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the result is its exit code. Usage errors and ``--help`` raise SystemExit, as argparse does."""
+    arguments = build_parser().parse_args(argv)
+    try:
+        run: Run = arguments.run
+        code = run(arguments)
+        sys.stdout.flush()
+        return code
+    except SandboxUnavailable as error:
+        _complain(arguments, error)
+        return SANDBOX_REFUSED
+    except OutputError as error:
+        print(f"cloister: {error}", file=sys.stderr)
+        return error.code
+    except CloisterError as error:
+        _complain(arguments, error)
+        return PAGE_FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader has gone (as in `cloister links … | head`); Python would complain again while it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED

@@ -1,0 +1,70 @@
+"""Where a result goes: to standard output, or into a file that is either the whole result or not there."""
+
+from __future__ import annotations
+
+import secrets
+import stat
+import sys
+import unicodedata
+from pathlib import Path
+
+__all__ = ["OutputError", "check", "without_controls", "write"]
+
+
+class OutputError(Exception):
+    """The result cannot be put where it was wanted. ``code`` is the command's exit code."""
+
+    def __init__(self, message: str, code: int = 1) -> None:
+        self.code = code
+        super().__init__(message)
+
+
+def check(output: str, *, binary: bool) -> None:
+    """Refuse before any work what could only fail after it. Raises OutputError with the code for usage."""
+    if output == "-":
+        if binary and sys.stdout.isatty():
+            raise OutputError(
+                "standard output: not writing binary data to a terminal; name a file with -o OUT", 2
+            )
+        return
+    path = Path(output)
+    if path.is_dir():
+        raise OutputError(f"{output}: is a folder; name a file in it", 2)
+    if not path.parent.is_dir():
+        raise OutputError(f"{output}: there is no folder {path.parent}", 2)
+
+
+def write(output: str, data: bytes) -> None:
+    """Put ``data`` into the file ``output``, or on standard output if that is ``-``. Raises OutputError."""
+    if output == "-":
+        if sys.stdout.isatty():  # text: check() turned anything else away
+            data = without_controls(data.decode()).encode()
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+        return
+    try:
+        _replace(Path(output).resolve(), data)
+    except OSError as error:
+        raise OutputError(f"{output}: {error.strerror}") from error
+
+
+def without_controls(text: str) -> str:
+    """``text`` without the characters that would drive a terminal: a page's text is foreign."""
+    return "".join(
+        c if c in "\n\t" or unicodedata.category(c) != "Cc" else "\N{REPLACEMENT CHARACTER}" for c in text
+    )
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write beside ``path`` and rename: a reader never sees half a file, and a failure leaves the old one."""
+    if path.exists() and not stat.S_ISREG(path.stat().st_mode):
+        path.write_bytes(data)  # a device or a pipe (/dev/null, /dev/fd/3) is written to, never replaced
+        return
+    beside = path.parent / f".{path.name[:200]}.{secrets.token_hex(6)}"
+    try:
+        with beside.open("xb") as file:
+            file.write(data)
+        beside.replace(path)
+    except BaseException:  # Ctrl-C too
+        beside.unlink(missing_ok=True)
+        raise
