@@ -1,0 +1,64 @@
+"""The request_server's entry: channels[0] is the page that asks, channels[1] the lookup server that connects."""
+
+from __future__ import annotations
+
+import ssl
+
+import msgspec
+
+from ..interfaces.lookup_server import LOOKUP
+from ..interfaces.request_server import REQUESTS, Fetch, Fetched, Options, PreloadOptions
+from ..ipc import Connection, Descriptors, blob
+from ..ipc.service import Service, Start
+from ..sandbox import enter
+from . import tls, warmup
+from .backend import LookupBackend
+from .client import Client
+from .sandbox import POLICY
+
+__all__ = ["main", "preload"]
+
+_context: ssl.SSLContext | None = None
+
+
+def preload(options: bytes) -> None:
+    """Read the trust anchors, and make every library do once what it will do after lock-down.
+
+    ``options`` is the msgpack of ``PreloadOptions``, or nothing. Raises OSError if a root cannot be read.
+    """
+    global _context  # noqa: PLW0603 - made once in the zygote, shared with every child
+    wanted = msgspec.msgpack.decode(options, type=PreloadOptions) if options else PreloadOptions()
+    _context = tls.context(wanted.extra_roots)
+    warmup.run(_context)
+
+
+def main(start: Start) -> None:
+    """Serve one page load until its channel closes."""
+    if _context is None:
+        raise RuntimeError("request_server.main needs preload: no root can be read after lock-down")
+    context = _context
+    options = msgspec.msgpack.decode(start.options, type=Options)
+    page, lookup = start.channels
+    service = Service()
+    report = enter(POLICY, allow_degraded=start.allow_degraded)
+
+    async def serve() -> None:
+        backend = LookupBackend(Connection(lookup, LOOKUP, "client"), options.request_timeout / 1000)
+        client = Client(options, backend, context)
+
+        async def fetch(message: Fetch, _fds: Descriptors) -> tuple[Fetched, list[int]]:
+            response = await client.fetch(message)
+            body, fds = blob.pack(response.body)
+            reply = Fetched(
+                url=response.url,
+                status=response.status,
+                content_type=response.content_type,
+                headers=response.headers,
+                body=body,
+                requests=response.requests,
+            )
+            return reply, fds
+
+        Connection(page, REQUESTS, "server", {Fetch: fetch}, on_close=lambda _error: service.stop())
+
+    service.run(start.control, report, serve)

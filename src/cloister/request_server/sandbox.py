@@ -1,0 +1,17 @@
+"""What the request_server may do: talk over sockets that it was handed. It cannot make one, nor open a file."""
+
+from __future__ import annotations
+
+from ..sandbox import Policy
+from ..sandbox.limits import Limits
+
+__all__ = ["POLICY"]
+
+_MIB = 1024 * 1024
+
+POLICY = Policy(
+    kind="request_server",
+    groups=("stdio", "memory", "ipc", "event_loop", "inherited_sockets"),
+    # All bodies of a page in memory at once (256 MiB by default), each doubled by the memfd it leaves in.
+    limits=Limits(address_space=2048 * _MIB, data=1024 * _MIB),
+)

@@ -1,0 +1,70 @@
+"""The trust anchors, read while files can still be read, and TLS's failures by name."""
+
+from __future__ import annotations
+
+import os
+import re
+import ssl
+from pathlib import Path
+
+import certifi
+
+from ..errors import RequestFailed
+from ..interfaces.base import FailureCode
+
+__all__ = ["context", "failure"]
+
+_HASHED = re.compile(r"[0-9a-f]{8}\.[0-9]+")  # what openssl-rehash(1) names a certificate
+
+# X509_V_ERR_*, openssl/x509_vfy.h
+_EXPIRED = {10: "has expired", 9: "is not valid yet"}
+_WRONG_HOST = {62, 63, 64}  # host name, email, IP address
+_SELF_SIGNED = 18
+
+
+def context(extra_roots: str = "") -> ssl.SSLContext:
+    """A client context that trusts the system's roots (certifi's where there are none) and ``extra_roots`` (PEM).
+
+    OpenSSL reads a folder of roots only when it verifies, which is after lock-down: so all are loaded here.
+    SSL_CERT_FILE and SSL_CERT_DIR stand in for the system's places. Raises OSError (``ssl.SSLError`` is one) if
+    a file that is there cannot be read or is no certificate.
+    """
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    made.minimum_version = ssl.TLSVersion.TLSv1_2
+    _load_system_roots(made)
+    if not made.cert_store_stats()["x509_ca"]:
+        made.load_verify_locations(cafile=certifi.where())
+    if extra_roots:
+        made.load_verify_locations(cadata=extra_roots)
+    return made
+
+
+def _load_system_roots(made: ssl.SSLContext) -> None:
+    places = ssl.get_default_verify_paths()
+    file = Path(os.environ.get(places.openssl_cafile_env, places.openssl_cafile))
+    if file.is_file():
+        made.load_verify_locations(cafile=file)
+    folders = os.environ.get(places.openssl_capath_env, places.openssl_capath)
+    for folder in map(Path, folders.split(os.pathsep)):
+        if folder.is_dir():
+            for entry in sorted(folder.iterdir()):
+                if _HASHED.fullmatch(entry.name) and entry.is_file():
+                    made.load_verify_locations(cafile=entry)
+
+
+def failure(error: ssl.SSLError, host: str) -> RequestFailed:
+    """``error`` of a handshake with ``host`` as what the browser understands, in one sentence."""
+    if not isinstance(error, ssl.SSLCertVerificationError):
+        reason = (error.reason or "it closed the connection").replace("_", " ").lower()
+        return RequestFailed(
+            FailureCode.TLS_FAILED, f"{host} and we could not agree on a TLS connection: {reason}"
+        )
+    number = error.verify_code
+    if number in _EXPIRED:
+        return RequestFailed(FailureCode.CERTIFICATE_EXPIRED, f"the certificate of {host} {_EXPIRED[number]}")
+    if number in _WRONG_HOST:
+        return RequestFailed(
+            FailureCode.CERTIFICATE_WRONG_HOST, f"the server at {host} has a certificate for another host"
+        )
+    why = "is self-signed" if number == _SELF_SIGNED else f"is not trusted: {error.verify_message}"
+    return RequestFailed(FailureCode.CERTIFICATE_UNTRUSTED, f"the certificate of {host} {why}")

@@ -1,0 +1,88 @@
+"""URLs as the WHATWG URL Standard reads them, and what may be told to whom about where a request comes from."""
+
+from __future__ import annotations
+
+import ada_url
+
+from ..errors import RequestFailed
+from ..interfaces.base import FailureCode
+
+__all__ = ["SCHEMES", "origin", "parse", "port", "redirect", "referrer", "shown"]
+
+SCHEMES = {"http": 80, "https": 443}
+
+_MAX_URL = 8192  # interfaces.base.Url
+_MAX_HOST = 255  # interfaces.lookup_server.HostName
+
+
+def parse(text: str, base: str | None = None) -> ada_url.URL:
+    """``text``, seen from ``base``, normalised and without credentials.
+
+    Hosts come out as the lookup server takes them: A-labels, and IPv4 in dotted decimal however it was written.
+    Raises :class:`RequestFailed` with BAD_URL or UNSUPPORTED_SCHEME.
+    """
+    try:
+        url = ada_url.URL(text, base)
+    except ValueError:
+        raise RequestFailed(FailureCode.BAD_URL, f"{shown(text)} is not a URL") from None
+    scheme = url.protocol.removesuffix(":")
+    if scheme not in SCHEMES:
+        raise RequestFailed(
+            FailureCode.UNSUPPORTED_SCHEME,
+            f"{shown(text)}: {scheme} is not a scheme that is fetched, only http(s)",
+        )
+    url.username = ""
+    url.password = ""
+    if len(url.href) > _MAX_URL or not 1 <= len(url.hostname) <= _MAX_HOST or url.port == "0":
+        raise RequestFailed(FailureCode.BAD_URL, f"{shown(text)} has no usable host or port, or is too long")
+    return url
+
+
+def redirect(current: ada_url.URL, location: bytes) -> ada_url.URL:
+    """Where a ``Location`` header leads. The fragment carries over when it names none (RFC 9110, 10.2.2).
+
+    Raises :class:`RequestFailed` as :func:`parse` does.
+    """
+    try:
+        text = location.decode()  # what browsers do; the standard's URLs are ASCII
+    except UnicodeDecodeError:
+        text = location.decode("latin-1")
+    url = parse(text, current.href)
+    if not url.hash:
+        url.hash = current.hash
+    if len(url.href) > _MAX_URL:
+        raise RequestFailed(FailureCode.BAD_URL, f"{shown(text)} is too long")
+    return url
+
+
+def port(url: ada_url.URL) -> int:
+    """The port that ``url`` names, or its scheme's."""
+    return int(url.port) if url.port else SCHEMES[url.protocol.removesuffix(":")]
+
+
+def origin(url: ada_url.URL) -> str:
+    """Scheme, host and port: what the same-origin policy compares."""
+    return str(url.origin)
+
+
+def referrer(source: str, target: ada_url.URL) -> str:
+    """The Referer for a request to ``target`` that ``source`` makes; "" for none.
+
+    Referrer Policy's default, strict-origin-when-cross-origin: the whole URL within an origin, the origin to
+    others, and nothing from https to http.
+    """
+    try:
+        page = parse(source)
+    except RequestFailed:  # about:blank, file:, nothing at all
+        return ""
+    if page.protocol == "https:" and target.protocol == "http:":
+        return ""
+    if origin(page) != origin(target):
+        return origin(page) + "/"
+    page.hash = ""
+    return str(page.href)
+
+
+def shown(url: str) -> str:
+    """``url`` short enough for a line of text."""
+    return url if len(url) <= 150 else url[:149] + "…"

@@ -1,0 +1,65 @@
+"""The real client over a real channel to a lookup server of the tests, which connects to loopback only."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+
+import pytest
+from tests.servers import Authority
+
+from cloister.errors import RequestFailed
+from cloister.interfaces.base import FailureCode
+from cloister.interfaces.lookup_server import LOOKUP, Connect, Connected
+from cloister.interfaces.request_server import Options
+from cloister.ipc import Channel, Connection, Descriptors
+from cloister.request_server import tls
+from cloister.request_server.backend import LookupBackend
+from cloister.request_server.client import Client
+
+Opener = Callable[..., AbstractAsyncContextManager[Client]]
+
+
+async def connect(message: Connect, _fds: Descriptors) -> tuple[Connected, list[int]]:
+    """What the lookup server does, for loopback; every other host is an address that is refused."""
+    if message.host not in {"127.0.0.1", "localhost"}:
+        raise RequestFailed(FailureCode.ADDRESS_REFUSED, f"{message.host} is a private address")
+    made = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        await asyncio.get_running_loop().sock_connect(made, ("127.0.0.1", message.port))
+    except OSError as error:
+        made.close()
+        raise RequestFailed(
+            FailureCode.CONNECTION_REFUSED, f"{message.host} refused the connection"
+        ) from error
+    return Connected("127.0.0.1"), [made.detach()]
+
+
+@pytest.fixture(scope="session")
+def authority() -> Authority:
+    return Authority()
+
+
+@pytest.fixture(scope="session")
+def client(authority: Authority) -> Opener:
+    """``async with client(max_redirects=3) as c``: a client with these limits, which trusts ``authority``."""
+    context = tls.context(authority.roots)
+
+    @contextlib.asynccontextmanager
+    async def open_client(**limits: int) -> AsyncIterator[Client]:
+        ours, theirs = Channel.pair()
+        lookup = Connection(theirs, LOOKUP, "server", {Connect: connect})
+        asking = Connection(ours, LOOKUP, "client")
+        options = Options(user_agent="Cloister tests", **limits)
+        made = Client(options, LookupBackend(asking, options.request_timeout / 1000), context)
+        try:
+            yield made
+        finally:
+            await made.close()
+            asking.close()
+            lookup.close()
+
+    return open_client
