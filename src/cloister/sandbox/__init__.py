@@ -1,0 +1,41 @@
+"""What a process may do, decided by the kernel: Landlock, seccomp, namespaces, an empty root, limits and the rest.
+
+A process is locked down by itself, from inside, before it reads a foreign byte::
+
+    POLICY = Policy("thumbnailer", groups=("stdio", "memory", "ipc"))
+
+    shed(keep=[channel.fileno()])       # first: descriptors, environment, session
+    isolate(POLICY.namespaces)          # while there is a single thread
+    import everything_that_is_needed    # nothing can be loaded later
+    enter_empty_root(POLICY.read_paths)
+    report = enter(POLICY)              # last; raises SandboxUnavailable on a kernel that cannot
+
+Each layer stands alone, so that any one of them failing leaves the others. :func:`machine` says what this
+machine offers.
+"""
+
+from .empty_root import enter_empty_root
+from .layers import ABOUT, Layer, in_force
+from .limits import Limits
+from .lockdown import enter, prepare
+from .namespaces import isolate
+from .policy import NAMESPACES, REQUIRED, Policy, Report
+from .shed import shed
+from .zygote import zygote_policy
+
+__all__ = [
+    "ABOUT",
+    "NAMESPACES",
+    "REQUIRED",
+    "Layer",
+    "Limits",
+    "Policy",
+    "Report",
+    "enter",
+    "enter_empty_root",
+    "in_force",
+    "isolate",
+    "prepare",
+    "shed",
+    "zygote_policy",
+]

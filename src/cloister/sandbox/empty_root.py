@@ -1,0 +1,119 @@
+"""A file tree with nothing in it but what a policy lists, read-only."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+from cloister.errors import LaunchError
+
+from .kernel import libc, syscall
+from .layers import Layer, in_force, mark
+from .paths import mount_points
+
+__all__ = ["build", "enter_empty_root"]
+
+# include/uapi/linux/mount.h and fcntl.h
+_NOSUID: Final = 0x2
+_NODEV: Final = 0x4
+_NOEXEC: Final = 0x8
+_BIND: Final = 0x1000
+_RECURSIVE: Final = 0x4000
+_PRIVATE: Final = 1 << 18
+_DETACH: Final = 0x2
+_ATTR_RDONLY: Final = 0x1
+_ATTR_NOSUID: Final = 0x2
+_ATTR_NODEV: Final = 0x4
+_ATTR_NOEXEC: Final = 0x8
+_AT_FDCWD: Final = -100
+_AT_RECURSIVE: Final = 0x8000
+
+# The one folder that is sure to be there, and that nothing is ever bound from.
+_STAGE: Final = "/proc"
+
+
+class _MountAttr(ctypes.Structure):
+    _fields_ = (
+        ("attr_set", ctypes.c_uint64),
+        ("attr_clr", ctypes.c_uint64),
+        ("propagation", ctypes.c_uint64),
+        ("userns_fd", ctypes.c_uint64),
+    )
+
+
+def enter_empty_root(paths: Iterable[str]) -> bool:
+    """Make the root of this process an empty folder that holds ``paths``, at the same places, and what symlinks
+    in them lead to; all of it read-only, without devices, setuid or executables. The rest cannot be named any
+    more: open first what is needed. There is no /proc and no /dev.
+
+    Returns ``False``, and does nothing, in a process that :func:`isolate` did not put into a mount namespace.
+    Paths that are not there are skipped.
+
+    Raises:
+        LaunchError: the kernel refused a mount.
+    """
+    if Layer.MOUNT_NAMESPACE not in in_force():
+        return False
+    try:
+        build(mount_points(paths))
+    except OSError as error:
+        raise LaunchError(f"the process could not be given an empty root: {error}") from error
+    mark({Layer.EMPTY_ROOT})
+    return True
+
+
+def build(binds: Mapping[str, str]) -> None:
+    """Make the root a folder that holds ``binds``: where each is to be, and which real file or folder it is.
+
+    Raises:
+        OSError: the kernel refused a mount.
+    """
+    _mount(None, "/", None, _RECURSIVE | _PRIVATE)
+    # It holds empty folders and files only, to mount on.
+    _mount("tmpfs", _STAGE, "tmpfs", _NOSUID | _NODEV | _NOEXEC, b"mode=0755,size=1m,nr_inodes=4k")
+    umask = os.umask(0o022)  # the folders are root's and are for nobody to pass
+    try:
+        for place, real in binds.items():
+            _bind(real, Path(_STAGE + place))
+    finally:
+        os.umask(umask)
+    os.chdir(_STAGE)
+    # pivot_root(2), NOTES: the old root on top of the new one, and off it at once.
+    syscall("pivot_root", b".", b".")
+    syscall("umount2", b".", _DETACH)
+    os.chdir("/")
+    attributes = _MountAttr(attr_set=_ATTR_RDONLY | _ATTR_NOSUID | _ATTR_NODEV | _ATTR_NOEXEC)
+    # Linux 5.12; MS_REMOUNT would leave the mounts inside a bound folder writable.
+    syscall(
+        "mount_setattr",
+        _AT_FDCWD,
+        b"/",
+        _AT_RECURSIVE,
+        ctypes.byref(attributes),
+        ctypes.sizeof(attributes),
+    )
+
+
+def _bind(real: str, place: Path) -> None:
+    if Path(real).is_dir():
+        place.mkdir(parents=True, exist_ok=True)
+    else:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.touch()
+    # Recursive: in a user namespace a tree cannot be bound without the mounts inside it.
+    _mount(real, str(place), None, _BIND | _RECURSIVE)
+
+
+def _mount(source: str | None, target: str, kind: str | None, flags: int, data: bytes | None = None) -> None:
+    result = libc.mount(
+        source and os.fsencode(source),
+        os.fsencode(target),
+        kind and kind.encode(),
+        ctypes.c_ulong(flags),
+        data,
+    )
+    if result != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), target)

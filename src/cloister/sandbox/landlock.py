@@ -1,0 +1,138 @@
+"""Landlock: what files, TCP ports, abstract sockets and signals a process reaches, by the kernel's own objects.
+
+Rules bind to inodes, not to names. So a rule on a folder does not cover what a symlink in it points to
+(Debian's font folders hold such symlinks): :func:`~cloister.sandbox.paths.targets` finds those.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import stat
+from collections.abc import Iterable
+from typing import Final
+
+from .kernel import syscall
+from .layers import Layer
+from .paths import targets
+
+__all__ = ["abi", "descriptors", "forget", "layers", "prepare", "restrict"]
+
+# include/uapi/linux/landlock.h
+_CREATE_RULESET_VERSION: Final = 1
+_RULE_PATH_BENEATH: Final = 1
+_READ_FILE: Final = 1 << 2
+_READ_DIR: Final = 1 << 3
+_BIND_TCP: Final = 1 << 0
+_CONNECT_TCP: Final = 1 << 1
+_SCOPE_ABSTRACT_UNIX_SOCKET: Final = 1 << 0
+_SCOPE_SIGNAL: Final = 1 << 1
+
+# How many of the file-system rights each version knows, counted from the first: 13 with Linux 5.13, then
+# REFER (5.19), TRUNCATE (6.2) and IOCTL_DEV (6.10).
+_FILE_RIGHTS: Final = ((5, 16), (3, 15), (2, 14), (1, 13))
+_NETWORK_SINCE: Final = 4  # Linux 6.7
+_SCOPE_SINCE: Final = 6  # Linux 6.12
+
+
+class _RulesetAttr(ctypes.Structure):
+    _fields_ = (
+        ("handled_access_fs", ctypes.c_uint64),
+        ("handled_access_net", ctypes.c_uint64),
+        ("scoped", ctypes.c_uint64),
+    )
+
+
+class _PathBeneathAttr(ctypes.Structure):
+    _pack_ = 1
+    _layout_ = "ms"
+    _fields_ = (("allowed_access", ctypes.c_uint64), ("parent_fd", ctypes.c_int32))
+
+
+def abi() -> int:
+    """The version of Landlock that this kernel has; 0 when it has none or it is switched off at boot."""
+    try:
+        return syscall("landlock_create_ruleset", None, 0, _CREATE_RULESET_VERSION)
+    except OSError as error:
+        # EPERM: a container's seccomp profile that does not know the call.
+        if error.errno in (errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM):
+            return 0
+        raise
+
+
+def layers(version: int) -> frozenset[Layer]:
+    """The layers that Landlock of ``version`` puts up."""
+    since = {Layer.LANDLOCK: 1, Layer.LANDLOCK_NETWORK: _NETWORK_SINCE, Layer.LANDLOCK_SCOPE: _SCOPE_SINCE}
+    return frozenset(layer for layer, first in since.items() if version >= first)
+
+
+# Rulesets made ahead of time: walking the folders for symlinks takes longer than a child's whole start.
+_rulesets: dict[tuple[tuple[str, ...], bool], int] = {}
+
+
+def prepare(version: int, read_paths: tuple[str, ...], *, connects: bool) -> None:
+    """Make the ruleset that :func:`restrict` will use for the same arguments, here or after a fork.
+
+    Raises:
+        OSError: the kernel refused the ruleset. A path that is not there is skipped.
+    """
+    if (read_paths, connects) not in _rulesets:
+        _rulesets[read_paths, connects] = _ruleset(version, targets(read_paths), connects)
+
+
+def descriptors() -> frozenset[int]:
+    """The descriptors that prepared rulesets take."""
+    return frozenset(_rulesets.values())
+
+
+def forget() -> None:
+    """Close the prepared rulesets."""
+    while _rulesets:
+        os.close(_rulesets.popitem()[1])
+
+
+def restrict(version: int, read_paths: tuple[str, ...], *, connects: bool) -> None:
+    """Hold this thread, and all that it starts, for good: it may read ``read_paths`` and what symlinks in them
+    lead to, and with ``connects`` connect TCP sockets. Needs no_new_privs.
+
+    Raises:
+        OSError: the kernel refused (E2BIG: 16 rulesets hold it already).
+    """
+    prepare(version, read_paths, connects=connects)
+    syscall("landlock_restrict_self", _rulesets[read_paths, connects], 0)
+
+
+def _ruleset(version: int, read_paths: Iterable[str], connects: bool) -> int:
+    rights = next(count for since, count in _FILE_RIGHTS if version >= since)
+    attributes = _RulesetAttr(handled_access_fs=(1 << rights) - 1)
+    size = 8
+    if version >= _NETWORK_SINCE:
+        attributes.handled_access_net = _BIND_TCP if connects else _BIND_TCP | _CONNECT_TCP
+        size = 16
+    if version >= _SCOPE_SINCE:
+        attributes.scoped = _SCOPE_ABSTRACT_UNIX_SOCKET | _SCOPE_SIGNAL
+        size = 24
+    ruleset = syscall("landlock_create_ruleset", ctypes.byref(attributes), size, 0)
+    try:
+        for path in read_paths:
+            _allow_reading(ruleset, path)
+    except OSError:
+        os.close(ruleset)
+        raise
+    return ruleset
+
+
+def _allow_reading(ruleset: int, path: str) -> None:
+    try:
+        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EACCES):
+            return
+        raise
+    try:
+        folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        rule = _PathBeneathAttr(_READ_FILE | _READ_DIR if folder else _READ_FILE, descriptor)
+        syscall("landlock_add_rule", ruleset, _RULE_PATH_BENEATH, ctypes.byref(rule), 0)
+    finally:
+        os.close(descriptor)

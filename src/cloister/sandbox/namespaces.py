@@ -1,0 +1,184 @@
+"""Namespaces: a process that has no network, no other processes and no host name to look at.
+
+:func:`isolate` puts the calling process into namespaces of its own, once, while it has a single thread. What can
+be had differs by machine (sysctls, AppArmor, container profiles, root or not), and some of it shows only after
+the first step was taken; so each way is tried in a forked process first, which is thrown away.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import signal
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from cloister.errors import LaunchError
+
+from . import empty_root
+from .kernel import libc, syscall
+from .layers import Layer, mark
+from .policy import NAMESPACES
+from .privileges import NOBODY, effective_capabilities
+
+__all__ = ["isolate"]
+
+# include/uapi/linux/sched.h, and the name in /proc/self/ns
+_FLAGS: Final = {
+    Layer.USER_NAMESPACE: (0x10000000, "user"),
+    Layer.MOUNT_NAMESPACE: (0x00020000, "mnt"),
+    Layer.UTS_NAMESPACE: (0x04000000, "uts"),
+    Layer.IPC_NAMESPACE: (0x08000000, "ipc"),
+    Layer.PID_NAMESPACE: (0x20000000, "pid"),
+    Layer.NETWORK_NAMESPACE: (0x40000000, "net"),
+}
+_CAP_SYS_ADMIN: Final = 21
+_DEADLINE: Final = 5.0  # seconds for a forked helper that makes a few system calls
+
+
+class _Way(NamedTuple):
+    """One way in: which namespaces, and the lines of uid_map and gid_map; no map, no user namespace."""
+
+    namespaces: frozenset[Layer]
+    uid_map: str
+    gid_map: str
+    mapped_from_outside: bool
+    """Whether a process outside has to write the maps: more than one line needs privilege over the parent."""
+
+
+def isolate(namespaces: Iterable[Layer] = NAMESPACES) -> frozenset[Layer]:
+    """Put this process into new ``namespaces``; return those that it got. What it could not get it left alone.
+
+    Needs a single thread (the kernel refuses a user namespace otherwise). A new pid namespace is only for
+    children: the first one forked is its pid 1, and when that ends, all end. The network namespace holds a
+    loopback interface that is down. The process keeps reading the files that it could read; it has the
+    capabilities of its user namespace, for :func:`enter_empty_root`, until :func:`enter` drops them.
+
+    Raises:
+        LaunchError: a way that a forked process could go was closed to this one (it has threads).
+        ValueError: one of ``namespaces`` is not a namespace.
+    """
+    wanted = frozenset(namespaces)
+    if strangers := wanted - NAMESPACES:
+        raise ValueError(f"not a namespace: {', '.join(sorted(strangers))}")
+    for way in _ways(frozenset(n for n in wanted if Path("/proc/self/ns", _FLAGS[n][1]).exists())):
+        if _works(way):
+            try:
+                _go(way)
+            except OSError as error:
+                raise LaunchError(f"the process could not enter its namespaces: {error}") from error
+            mark(way.namespaces)
+            return way.namespaces
+    return frozenset()
+
+
+def _ways(namespaces: frozenset[Layer]) -> Iterator[_Way]:
+    """Every way to try, the one that gives most first."""
+    with_user = namespaces | {Layer.USER_NAMESPACE}
+    without_user = namespaces - {Layer.USER_NAMESPACE}
+    user, group = os.geteuid(), os.getegid()
+    powerful = effective_capabilities() >> _CAP_SYS_ADMIN & 1
+    if user == 0 and powerful:
+        # Root stays root inside for as long as it imports from root's own files, and has a nobody to become
+        # that is nobody outside too.
+        lines = f"0 0 1\n{NOBODY} {NOBODY} 1\n"
+        yield _Way(with_user, lines, lines, mapped_from_outside=True)
+        yield _Way(without_user, "", "", mapped_from_outside=False)
+        if _is_machines_root():
+            return  # nobody inside would be root outside
+    yield _Way(with_user, f"{NOBODY} {user} 1\n", f"{NOBODY} {group} 1\n", mapped_from_outside=False)
+    if powerful:
+        yield _Way(without_user, "", "", mapped_from_outside=False)
+
+
+def _is_machines_root() -> bool:
+    """Whether user 0 here is the machine's, not that of a container in a user namespace."""
+    return Path("/proc/self/uid_map").read_text().split() == ["0", "0", str(2**32 - 1)]
+
+
+def _works(way: _Way) -> bool:
+    def attempt() -> None:
+        _go(way)
+        if Layer.MOUNT_NAMESPACE in way.namespaces:
+            empty_root.build({})
+        if way.mapped_from_outside:
+            os.setresgid(NOBODY, NOBODY, NOBODY)
+            os.setresuid(NOBODY, NOBODY, NOBODY)
+
+    return _reap(_fork(attempt)) == 0
+
+
+def _go(way: _Way) -> None:
+    flags = 0
+    for namespace in way.namespaces:
+        flags |= _FLAGS[namespace][0]
+    if way.mapped_from_outside:
+        _unshare_mapped_from_outside(flags, way)
+    else:
+        syscall("unshare", flags)
+        if way.uid_map:
+            # user_namespaces(7): without privilege outside, groups must be locked before gid_map is written.
+            _write_map("self", "setgroups", "deny")
+            _write_map("self", "gid_map", way.gid_map)
+            _write_map("self", "uid_map", way.uid_map)
+    if Layer.UTS_NAMESPACE in way.namespaces:
+        socket.sethostname("localhost")
+        libc.setdomainname(b"(none)", 6)  # the kernel's own default
+
+
+def _unshare_mapped_from_outside(flags: int, way: _Way) -> None:
+    me = os.getpid()
+    read_end, write_end = os.pipe()
+
+    def write_maps() -> None:
+        os.close(write_end)
+        if os.read(read_end, 1):  # nothing: the other side failed and is gone
+            _write_map(str(me), "gid_map", way.gid_map)
+            _write_map(str(me), "uid_map", way.uid_map)
+
+    helper = _fork(write_maps)
+    os.close(read_end)
+    try:
+        syscall("unshare", flags)
+        os.write(write_end, b"x")
+    finally:
+        os.close(write_end)
+        status = _reap(helper)
+    if status != 0:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM), f"/proc/{me}/uid_map")
+
+
+def _write_map(process: str, name: str, lines: str) -> None:
+    with open(f"/proc/{process}/{name}", "wb", buffering=0) as file:  # noqa: PTH123 - one write(2), as it must be
+        file.write(lines.encode())
+
+
+def _fork(work: Callable[[], None]) -> int:
+    """A child that does ``work`` and ends at once: 0 when it could, 1 when the kernel refused."""
+    child = os.fork()
+    if child:
+        return child
+    status = 1
+    try:
+        work()
+        status = 0
+    except OSError:
+        pass
+    finally:
+        os._exit(status)
+
+
+def _reap(child: int) -> int:
+    """Wait for ``child``, not for ever: its exit code, or minus the signal that ended it."""
+    descriptor = os.pidfd_open(child)
+    try:
+        poller = select.poll()
+        poller.register(descriptor, select.POLLIN)
+        if not poller.poll(_DEADLINE * 1000):
+            os.kill(child, signal.SIGKILL)
+    finally:
+        os.close(descriptor)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

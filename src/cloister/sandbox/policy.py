@@ -1,0 +1,97 @@
+"""What one kind of process may do, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from .groups import GROUPS, rules_for
+from .layers import Layer
+from .limits import Limits
+
+__all__ = ["NAMESPACES", "REQUIRED", "Policy", "Report"]
+
+NAMESPACES: Final = frozenset(
+    {
+        Layer.USER_NAMESPACE,
+        Layer.NETWORK_NAMESPACE,
+        Layer.PID_NAMESPACE,
+        Layer.IPC_NAMESPACE,
+        Layer.UTS_NAMESPACE,
+        Layer.MOUNT_NAMESPACE,
+    }
+)
+"""Every namespace that a process can be put into."""
+
+REQUIRED: Final = frozenset(
+    {
+        Layer.NO_NEW_PRIVILEGES,
+        Layer.CAPABILITIES,
+        Layer.LANDLOCK,
+        Layer.SECCOMP,
+        Layer.LIMITS,
+        Layer.DESCRIPTORS,
+        Layer.ENVIRONMENT,
+        Layer.NOT_DUMPABLE,
+        Layer.DIES_WITH_PARENT,
+    }
+)
+"""Layers that every Linux from 5.13 with seccomp and Landlock switched on has. Each of the others has one of
+these behind it, so it is used where it can be had and its absence only reported."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What a process of ``kind`` may do once it has called :func:`~cloister.sandbox.enter`."""
+
+    kind: str
+    """Its name in reports: ``"web_content"``."""
+    groups: tuple[str, ...]
+    """System calls, by what they are for (:data:`~cloister.sandbox.groups.GROUPS`)."""
+    read_paths: tuple[str, ...] = ()
+    """Absolute paths of folders and files that it may read; those that are not there are skipped."""
+    limits: Limits = field(default_factory=Limits)
+    connects: bool = False
+    """Whether it may connect TCP sockets, as far as Landlock goes; it also needs the group ``sockets``."""
+    namespaces: frozenset[Layer] = NAMESPACES
+    """Those it is meant to be in; :func:`~cloister.sandbox.isolate` puts it there."""
+    requires: frozenset[Layer] = REQUIRED
+    """Layers without which it is not to run, unless the user allows it."""
+
+    def __post_init__(self) -> None:
+        if unknown := set(self.groups) - set(GROUPS):
+            raise ValueError(f"no such group: {', '.join(sorted(unknown))}")
+        if relative := [p for p in self.read_paths if not p.startswith("/")]:
+            raise ValueError(f"not an absolute path: {', '.join(relative)}")
+        if strangers := self.namespaces - NAMESPACES:
+            raise ValueError(f"not a namespace: {', '.join(sorted(strangers))}")
+
+    @property
+    def wants(self) -> frozenset[Layer]:
+        """Every layer that makes sense for it: all, but for namespaces that it is meant to share."""
+        shared = NAMESPACES - self.namespaces
+        if Layer.MOUNT_NAMESPACE in shared:
+            shared |= {Layer.EMPTY_ROOT}
+        return frozenset(Layer) - shared
+
+    def allows(self, call: str) -> bool:
+        """Whether it may make the system call ``call``, with some arguments at least."""
+        rule = rules_for(self.groups).get(call)
+        return rule is not None and bool(rule.alternatives)
+
+
+@dataclass(frozen=True)
+class Report:
+    """Which layers hold a process: ``missing`` are those that its policy wants and it does not have."""
+
+    layers: tuple[str, ...]
+    missing: tuple[str, ...]
+
+    @classmethod
+    def of(cls, policy: Policy, held: frozenset[Layer]) -> Report:
+        """The report on a process with ``policy`` that has the layers ``held``."""
+        wanted = [layer for layer in Layer if layer in policy.wants]
+        return cls(
+            layers=tuple(layer.value for layer in wanted if layer in held),
+            missing=tuple(layer.value for layer in wanted if layer not in held),
+        )

@@ -1,0 +1,129 @@
+"""Giving up whatever sets this process apart from the least of users."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import signal
+from typing import Final
+
+from .kernel import prctl, prctl_or_none, syscall
+
+__all__ = [
+    "NOBODY",
+    "close_ways_back",
+    "die_with_parent",
+    "drop_capabilities",
+    "drop_user",
+    "effective_capabilities",
+    "refuse_to_be_read",
+]
+
+NOBODY: Final = 65534  # the kernel's overflow uid and gid; "nobody" and "nogroup" or "nobody" by name
+
+# include/uapi/linux/prctl.h, capability.h and securebits.h
+_SET_PDEATHSIG: Final = 1
+_SET_DUMPABLE: Final = 4
+_CAPBSET_READ: Final = 23
+_CAPBSET_DROP: Final = 24
+_SET_SECUREBITS: Final = 28
+_CAP_AMBIENT: Final = 47
+_CAP_AMBIENT_CLEAR_ALL: Final = 4
+_CAPABILITY_VERSION_3: Final = 0x20080522
+_CAP_SETGID: Final = 6
+_CAP_SETUID: Final = 7
+# NOROOT and NO_CAP_AMBIENT_RAISE on, NO_SETUID_FIXUP and KEEP_CAPS off, all of them locked so.
+_SECUREBITS: Final = 0b11_10_10_11
+
+
+class _Header(ctypes.Structure):
+    _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
+
+
+class _Data(ctypes.Structure):
+    _fields_ = (
+        ("effective", ctypes.c_uint32),
+        ("permitted", ctypes.c_uint32),
+        ("inheritable", ctypes.c_uint32),
+    )
+
+
+def effective_capabilities() -> int:
+    """The capabilities of this thread, one bit each, as the kernel numbers them."""
+    header, data = _Header(_CAPABILITY_VERSION_3, 0), (_Data * 2)()
+    syscall("capget", ctypes.byref(header), ctypes.byref(data))
+    return int(data[0].effective) | int(data[1].effective) << 32
+
+
+def close_ways_back() -> None:
+    """Make capabilities unobtainable: empty the bounding and ambient sets, and take root's powers from root.
+
+    Must come while there are capabilities: without CAP_SETPCAP nothing is changed, and no_new_privs alone
+    closes the way back. The sets that hold now are :func:`drop_capabilities`'s.
+    """
+    capability = 0
+    while (present := prctl_or_none(_CAPBSET_READ, capability)) is not None:
+        if present:
+            prctl_or_none(_CAPBSET_DROP, capability)
+        capability += 1
+    prctl_or_none(_CAP_AMBIENT, _CAP_AMBIENT_CLEAR_ALL)
+    prctl_or_none(_SET_SECUREBITS, _SECUREBITS)
+
+
+def drop_user() -> bool:
+    """Become nobody, in no group, if this process may; whether it is not root now.
+
+    Must come before the capabilities go: it needs CAP_SETGID and CAP_SETUID.
+    """
+    capabilities = effective_capabilities()
+    try:
+        if capabilities >> _CAP_SETGID & 1:
+            _leave_groups()
+            os.setresgid(NOBODY, NOBODY, NOBODY)
+        if capabilities >> _CAP_SETUID & 1:
+            os.setresuid(NOBODY, NOBODY, NOBODY)
+    except OSError as error:
+        if error.errno not in (
+            errno.EINVAL,
+            errno.EPERM,
+        ):  # EINVAL: NOBODY has no place in this user namespace
+            raise
+    return 0 not in os.getresuid()
+
+
+def _leave_groups() -> None:
+    try:
+        os.setgroups([])
+    except PermissionError:
+        # In a user namespace made without privilege nobody may leave a group (user_namespaces(7), CVE-2014-8989).
+        # What groups may read, Landlock denies.
+        pass
+
+
+def drop_capabilities() -> bool:
+    """Empty the effective, permitted and inheritable sets. Whether none is left.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    header, data = _Header(_CAPABILITY_VERSION_3, 0), (_Data * 2)()
+    syscall("capset", ctypes.byref(header), ctypes.byref(data))
+    return effective_capabilities() == 0
+
+
+def die_with_parent() -> None:
+    """SIGKILL to this process when the *thread* that forked it ends.
+
+    The kernel clears this on any change of credentials, so it comes after them. If the parent is gone already,
+    nothing is sent: then the process learns it from its channel, which is closed.
+    """
+    prctl(_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def refuse_to_be_read() -> None:
+    """No process of the same user may attach to this one, read its memory or its /proc entries.
+
+    A change of credentials resets it (to fs.suid_dumpable), so it comes after them.
+    """
+    prctl(_SET_DUMPABLE, 0)

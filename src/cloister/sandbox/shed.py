@@ -1,0 +1,90 @@
+"""What a fresh child lets go of before anything else: what its parent had open, and who its parent was."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterable
+from typing import Final
+
+from . import landlock
+from .kernel import libc, syscall
+from .layers import Layer, mark
+
+__all__ = ["shed"]
+
+# Nothing here tells anything about the user but the language and the time zone, which dates are written in.
+_KEPT_VARIABLES: Final = ("LANG", "LC_ALL", "LC_CTYPE", "TZ")
+_LAST_DESCRIPTOR: Final = 2**32 - 1  # close_range(2): the whole table
+
+
+def shed(keep: Iterable[int]) -> None:
+    """Let go of everything inherited but the descriptors ``keep``: call it first in every fresh child.
+
+    Standard input reads nothing and standard output goes nowhere; standard error stays what it was, so that a
+    crash can be told. Every other descriptor is closed. The environment is emptied but for the language and the
+    time zone. The process gets its own session (no terminal to type into), the root folder and umask 077.
+
+    The strings of the environment that the process was *started* with stay in its memory: what starts a process
+    with a new program should pass a bare environment.
+
+    Raises:
+        OSError: a descriptor in ``keep`` is not open, or /dev/null cannot be opened.
+    """
+    kept = sorted({number for number in {*keep, *landlock.descriptors()} if number > 2})
+    for number in kept:
+        os.fstat(number)
+    _silence()
+    _close_all_but(kept)
+    mark({Layer.DESCRIPTORS})
+    _empty_environment()
+    mark({Layer.ENVIRONMENT})
+    os.umask(0o077)
+    os.chdir("/")
+    if os.getsid(0) != os.getpid():
+        os.setsid()
+    mark({Layer.OWN_SESSION})
+
+
+def _silence() -> None:
+    """A child forked in an empty root has no /dev/null to open, and inherits what its parent did here."""
+    for number in (0, 1):
+        if not _is_null(number):
+            null = os.open("/dev/null", os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+
+
+def _is_null(number: int) -> bool:
+    try:
+        status = os.fstat(number)
+    except OSError:
+        return False
+    # Documentation/admin-guide/devices.txt: character device 1, 3
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == os.makedev(1, 3)
+
+
+def _close_all_but(kept: list[int]) -> None:
+    first = 3
+    for number in [*kept, _LAST_DESCRIPTOR + 1]:
+        if number > first:
+            _close_range(first, number - 1)
+        first = number + 1
+
+
+def _close_range(first: int, last: int) -> None:
+    try:
+        syscall("close_range", first, last, 0)
+    except OSError as error:
+        if error.errno != errno.ENOSYS:  # Linux 5.9
+            raise
+        os.closerange(first, min(last + 1, os.sysconf("SC_OPEN_MAX")))
+
+
+def _empty_environment() -> None:
+    kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
+    os.environ.clear()
+    libc.clearenv()  # what Python could not read when it started, it does not unset
+    os.environ.update(kept)

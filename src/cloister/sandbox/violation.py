@@ -1,0 +1,103 @@
+"""What happens at a forbidden system call: one line on standard error, then death by SIGSYS.
+
+The filter traps, the kernel sends SIGSYS, the handler here names the call and raises SIGSYS again, whose action
+is the default by then. Should the handler not get that far, the next forbidden call is the last: the kernel
+resets the action before it runs the handler (SA_RESETHAND), and the filter lets nobody set it again.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from typing import Any, Final
+
+from .kernel import libc, syscall
+from .syscalls import Architecture, native
+
+__all__ = ["install"]
+
+_SA_SIGINFO: Final = 0x4
+_SA_NODEFER: Final = 0x40000000
+_SA_RESETHAND: Final = 0x80000000
+
+# struct ucontext up to the registers, in 64-bit words. x86-64 (arch/x86/include/uapi/asm/sigcontext.h): flags,
+# link, stack[3], then r8 … r15, rdi, rsi, rbp, rbx, rdx, rax, rcx; arguments are rdi rsi rdx r10 r8 r9.
+# aarch64 (arch/arm64/include/uapi/asm/ucontext.h): flags, link, stack[3], a mask of 128 bytes, fault_address,
+# aligned to 16 bytes, then x0 …
+_ARGUMENT_WORDS: Final = {
+    "x86_64": (13, 14, 17, 7, 5, 6),
+    "aarch64": (23, 24, 25, 26, 27, 28),
+}
+
+
+class _SigInfo(ctypes.Structure):
+    """siginfo_t of a SIGSYS."""
+
+    _fields_ = (
+        ("signo", ctypes.c_int),
+        ("errno", ctypes.c_int),
+        ("code", ctypes.c_int),
+        ("call_addr", ctypes.c_void_p),
+        ("call", ctypes.c_int),
+        ("arch", ctypes.c_uint),
+    )
+
+
+_Handler = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.POINTER(_SigInfo), ctypes.POINTER(ctypes.c_uint64))
+
+
+class _SigAction(ctypes.Structure):
+    """struct sigaction of glibc and musl (not the kernel's, whose fields are in another order)."""
+
+    _fields_ = (
+        ("handler", _Handler),
+        ("mask", ctypes.c_ulong * 16),
+        ("flags", ctypes.c_int),
+        ("restorer", ctypes.c_void_p),
+    )
+
+
+_kind = "process"
+
+
+def install(kind: str) -> None:
+    """Set the action of SIGSYS for this process, a ``kind``, and for what it forks.
+
+    Call it before lock-down: no memory may become executable afterwards, and a callback needs such memory.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    global _kind  # noqa: PLW0603 - a signal handler has no other way to learn it
+    _kind = kind
+    action = _SigAction(handler=_handler, flags=_flags)
+    if libc.sigaction(int(signal.SIGSYS), ctypes.byref(action), None) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), "sigaction(SIGSYS)")
+
+
+def describe(kind: str, architecture: Architecture, number: int, arguments: tuple[int, ...]) -> str:
+    """The line that tells of a violation."""
+    name = architecture.name_of(number)
+    shown = ",".join(f"{argument:#x}" for argument in arguments)
+    return f"cloister: sandbox violation: kind={kind} syscall={name} args={shown}\n"
+
+
+def _report(_signal: int, info: Any, context: Any) -> None:
+    try:
+        if _architecture is not None:
+            words = _ARGUMENT_WORDS[_architecture.name]
+            arguments = tuple(context[word] for word in words)
+            os.write(2, describe(_kind, _architecture, info[0].call, arguments).encode())
+    finally:
+        syscall("tgkill", os.getpid(), _gettid(), int(signal.SIGSYS))
+
+
+def _gettid() -> int:
+    return syscall("gettid")
+
+
+_architecture = native()
+_flags = ctypes.c_int(_SA_SIGINFO | _SA_NODEFER | _SA_RESETHAND).value
+# Kept for the life of the process: the kernel holds its address.
+_handler = _Handler(_report)
