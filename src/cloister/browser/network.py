@@ -20,6 +20,8 @@ _HOST_RULE = re.compile(
     r"(?P<below>\*\.)?(?P<host>\[[0-9a-fA-F:.]+\]|[^\s/?#@\\:\[\]%*]+)(?::(?P<port>[0-9]+))?"
 )
 
+_LITERAL_OR_NAME = re.compile(r"\[[0-9a-f:]+\]|[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*", re.ASCII)
+
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkPolicy:
@@ -149,7 +151,7 @@ def _host_rule(rule: str) -> str:
         host = URL(f"http://{match['host']}/").hostname.removesuffix(".")
     except ValueError:
         host = ""
-    if not host or not all(0 < len(label) < 64 for label in host.split(".")) or len(host) > 253:
+    if not _LITERAL_OR_NAME.fullmatch(host) or len(host) > 253:
         raise ValueError(f"allow_hosts: {rule!r} has no valid host name")
     if match["below"] and (host.startswith("[") or host.rpartition(".")[2].isdigit()):
         raise ValueError(f"allow_hosts: {rule!r}: an address has no names below it")
