@@ -16,6 +16,7 @@ __all__ = [
     "ChannelClosed",
     "CloisterError",
     "ImageError",
+    "InvalidArgument",
     "LaunchError",
     "NavigationError",
     "PageClosed",
@@ -39,6 +40,10 @@ def printable(text: str, limit: int = 500) -> str:
 
 class CloisterError(Exception):
     """The root: ``except CloisterError`` catches whatever Cloister raises on purpose."""
+
+
+class InvalidArgument(CloisterError, ValueError):
+    """An argument cannot be what was meant. The message names it, what it is and what it could be."""
 
 
 class TimeoutError(CloisterError, builtins.TimeoutError):

@@ -6,9 +6,9 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from .base import Event, Interface, Reply, Request
+from .base import Detail, Event, Interface, Reply, Request
 
-__all__ = ["CONTROL", "Ping", "Pong", "Ready", "Shutdown"]
+__all__ = ["CONTROL", "Ping", "Pong", "Ready", "Refused", "Shutdown"]
 
 Nonce = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 LayerName = Annotated[str, Meta(max_length=64)]
@@ -38,4 +38,10 @@ class Ready(Event, frozen=True):
     missing: Annotated[tuple[LayerName, ...], Meta(max_length=32)] = ()
 
 
-CONTROL = Interface("control", client=(Ping, Shutdown), server=(Ready,))
+class Refused(Event, frozen=True):
+    """Sent instead of Ready: the kernel lacks layers that the policy requires. ``missing``: layer, and why."""
+
+    missing: Annotated[tuple[tuple[LayerName, Detail], ...], Meta(max_length=32)]
+
+
+CONTROL = Interface("control", client=(Ping, Shutdown), server=(Ready, Refused))

@@ -37,6 +37,11 @@ class Descriptors:
         """Remove one descriptor and hand it over: the caller closes it."""
         return self._fds.pop(index)
 
+    def release(self) -> list[int]:
+        """Hand all of them over: the caller closes them."""
+        fds, self._fds = self._fds, []
+        return fds
+
     def borrow(self) -> tuple[int, ...]:
         """The descriptors to look at; they stay owned here."""
         return tuple(self._fds)

@@ -1,0 +1,197 @@
+"""The browser, for asyncio programs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from ..errors import BadMessage, BrowserClosed, ChannelClosed, ImageError, InvalidArgument, RequestFailed
+from ..interfaces import web_content
+from ..interfaces.image_decoder import IMAGES, Decode, Decoded, DecodeFile
+from ..ipc import Connection, Descriptors, blob, memory
+from .async_page import AsyncPage, child_info, open_regular
+from .network import NetworkPolicy
+from .processes import Processes
+from .renderer import Renderer
+from .values import Image, ProcessInfo, Viewport
+
+__all__ = ["DEFAULT_VIEWPORT", "USER_AGENT", "AsyncBrowser"]
+
+DEFAULT_VIEWPORT: Viewport = {"width": 1280, "height": 720}
+USER_AGENT = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Cloister/0.1"
+"""Honest about what it is; the tokens before it are what servers expect of anything that shows pages."""
+_MAX_ROOTS = 4 * 2**20
+_DECODE_TIMEOUT = 30.0
+
+
+class AsyncBrowser:
+    """Opens pages, each in sandboxed processes of its own::
+
+        async with AsyncBrowser() as browser:
+            page = await browser.new_page()
+            await page.goto("https://example.org/")
+
+    ``network``: what pages may reach (:class:`NetworkPolicy`; public addresses only by default).
+    ``viewport``: the size of new pages. ``user_agent``: what servers are told.
+    ``ca_certs``: a PEM file of further certificate authorities to trust, beside the system's.
+    ``allow_degraded``: run although the kernel lacks a layer of the sandbox that is otherwise required;
+    ``cloister doctor`` tells which.
+    """
+
+    def __init__(
+        self,
+        *,
+        network: NetworkPolicy | None = None,
+        viewport: Viewport | None = None,
+        user_agent: str = USER_AGENT,
+        ca_certs: str | os.PathLike[str] | None = None,
+        allow_degraded: bool = False,
+    ) -> None:
+        self._network = network or NetworkPolicy()
+        self._viewport = _checked_viewport(viewport or DEFAULT_VIEWPORT)
+        self._request_options = self._network.request_options(user_agent)
+        self._extra_roots = _read_roots(ca_certs)
+        self._allow_degraded = allow_degraded
+        self._processes: Processes | None = None
+        self._pages: list[AsyncPage] = []
+        self._closed = False
+
+    async def start(self) -> Self:
+        """Start the standing processes; ``async with`` does it. Raises :class:`SandboxUnavailable` when the
+        kernel lacks a required layer, :class:`LaunchError` when a process does not come up."""
+        self._check_open()
+        if self._processes is None:
+            self._processes = await Processes.start(
+                self._network.lookup_options(), self._extra_roots, allow_degraded=self._allow_degraded
+            )
+        return self
+
+    async def __aenter__(self) -> Self:
+        return await self.start()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @property
+    def pages(self) -> list[AsyncPage]:
+        """The open pages, oldest first."""
+        return list(self._pages)
+
+    async def new_page(self, *, viewport: Viewport | None = None) -> AsyncPage:
+        """A new, empty page. Its processes start with its first navigation."""
+        self._running()
+        page = AsyncPage(self, _checked_viewport(viewport or self._viewport))
+        self._pages.append(page)
+        return page
+
+    async def decode_image(self, source: bytes | str | os.PathLike[str]) -> Image:
+        """Decode an image (a path, or the bytes of one) in a process of its own.
+
+        Raises :class:`ImageError` when it is broken, too large, or of no known format.
+        """
+        decoder = await self._running().take_decoder()
+        try:
+            connection = Connection(decoder.channel, IMAGES, "client")
+            try:
+                return await _decode(connection, source)
+            except ChannelClosed:
+                status = await decoder.wait(5)
+                raise ImageError(f"the image decoder ended while decoding: {status}") from None
+            finally:
+                connection.close()
+        finally:
+            await asyncio.shield(decoder.end())
+
+    def processes(self) -> list[ProcessInfo]:
+        """The live, locked-down processes: what each is for, and the layers that hold it."""
+        standing = [child_info(child, None) for child in self._running().standing()]
+        return [
+            *(info for info in standing if info is not None),
+            *(info for page in self._pages for info in page.processes),
+        ]
+
+    async def close(self) -> None:
+        """Close every page and end every process. Closing twice is fine."""
+        if self._closed:
+            return
+        self._closed = True
+        await asyncio.gather(*(page.close() for page in self.pages), return_exceptions=True)
+        if self._processes is not None:
+            await self._processes.close()
+
+    async def start_renderer(self, options: web_content.Options) -> Renderer:
+        """For a page: the processes of one navigation."""
+        return await Renderer.start(self._running(), options, self._request_options)
+
+    def forget(self, page: AsyncPage) -> None:
+        """For a page that closes."""
+        if page in self._pages:
+            self._pages.remove(page)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise BrowserClosed("the browser is closed")
+
+    def _running(self) -> Processes:
+        self._check_open()
+        if self._processes is None:
+            raise BrowserClosed(
+                "the browser is not started: use `async with AsyncBrowser()`, or await start()"
+            )
+        return self._processes
+
+
+async def _decode(connection: Connection, source: bytes | str | os.PathLike[str]) -> Image:
+    request: Decode | DecodeFile
+    if isinstance(source, bytes):
+        body, fds = blob.pack(source)
+        request = Decode(body)
+    else:
+        request, fds = DecodeFile(), [open_regular(source)]
+    try:
+        decoded, given = await connection.request(request, fds, timeout=_DECODE_TIMEOUT)
+    except RequestFailed as error:
+        raise ImageError(error.detail or error.code) from None
+    return _image(decoded, given)
+
+
+def _image(decoded: Decoded, given: Descriptors) -> Image:
+    size = decoded.width * decoded.height * 4
+    if size > 2**30:
+        raise BadMessage("the image decoder answered with more pixels than it may")
+    fd = given.take()
+    try:
+        bgra = memory.read_sealed(fd, size)
+    finally:
+        os.close(fd)
+    rgba = bytearray(bgra)
+    rgba[0::4], rgba[2::4] = bgra[2::4], bgra[0::4]
+    return Image(decoded.width, decoded.height, decoded.format, decoded.frames, bytes(rgba))
+
+
+def _checked_viewport(viewport: Viewport) -> Viewport:
+    try:
+        width, height = viewport["width"], viewport["height"]
+        if set(viewport) == {"width", "height"} and 1 <= width <= 16_384 and 1 <= height <= 16_384:
+            return {"width": int(width), "height": int(height)}
+    except (KeyError, TypeError):
+        pass
+    raise InvalidArgument(f"viewport: {viewport!r} is not {{'width': 1..16384, 'height': 1..16384}}")
+
+
+def _read_roots(path: str | os.PathLike[str] | None) -> str:
+    if path is None:
+        return ""
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(_MAX_ROOTS + 1)
+    except OSError as error:
+        raise InvalidArgument(f"ca_certs: {os.fspath(path)}: {error.strerror}") from None
+    if len(data) > _MAX_ROOTS or b"-----BEGIN CERTIFICATE-----" not in data:
+        raise InvalidArgument(f"ca_certs: {os.fspath(path)} is not a PEM file of certificates")
+    return data.decode("ascii", "replace")

@@ -1,0 +1,254 @@
+"""The browser, for programs without asyncio: the same, on an event loop in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import os
+import threading
+import weakref
+from collections.abc import Callable, Coroutine
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar
+
+from ..errors import BrowserClosed
+from .async_browser import USER_AGENT, AsyncBrowser
+from .async_page import DEFAULT_TIMEOUT, AsyncPage
+from .network import NetworkPolicy
+from .values import Image, Link, Margin, ProcessInfo, Response, Viewport
+
+__all__ = ["Browser", "Page"]
+
+T = TypeVar("T")
+_CLOSE_TIMEOUT = 30.0
+
+
+class _LoopThread:
+    """An event loop that runs in a daemon thread until :meth:`stop`."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="cloister", daemon=True)
+        self._thread.start()
+
+    def run(self, coroutine: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
+        """Its result. An exception in the waiting thread (Ctrl-C) cancels it."""
+        if self._loop.is_closed():
+            coroutine.close()
+            raise BrowserClosed("the browser is closed")
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result(timeout)
+        except BaseException:
+            future.cancel()
+            raise
+
+    def stop(self) -> None:
+        if self._loop.is_closed():
+            return
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(_CLOSE_TIMEOUT)
+        if not self._thread.is_alive():
+            self._loop.run_until_complete(self._loop.shutdown_default_executor())
+            self._loop.close()
+
+
+def _close(thread: _LoopThread, browser: AsyncBrowser) -> None:
+    """The end of a browser that nobody closed: dropped, or the program exits."""
+    try:
+        thread.run(browser.close(), _CLOSE_TIMEOUT)
+    except (BrowserClosed, concurrent.futures.TimeoutError):
+        pass
+    finally:
+        thread.stop()
+
+
+class Browser:
+    """Opens pages, each in sandboxed processes of its own::
+
+        with Browser() as browser:
+            page = browser.new_page()
+            page.goto("https://example.org/")
+            page.screenshot("example.png")
+
+    Takes what :class:`AsyncBrowser` takes; started when this returns. May be used from several threads.
+    """
+
+    def __init__(
+        self,
+        *,
+        network: NetworkPolicy | None = None,
+        viewport: Viewport | None = None,
+        user_agent: str = USER_AGENT,
+        ca_certs: str | os.PathLike[str] | None = None,
+        allow_degraded: bool = False,
+    ) -> None:
+        self._browser = AsyncBrowser(
+            network=network,
+            viewport=viewport,
+            user_agent=user_agent,
+            ca_certs=ca_certs,
+            allow_degraded=allow_degraded,
+        )
+        self._thread = _LoopThread()
+        self._pages: weakref.WeakKeyDictionary[AsyncPage, Page] = weakref.WeakKeyDictionary()
+        try:
+            self._thread.run(self._browser.start())
+        except BaseException:
+            _close(self._thread, self._browser)
+            raise
+        self._finalizer = weakref.finalize(self, _close, self._thread, self._browser)
+
+    @property
+    def pages(self) -> list[Page]:
+        """The open pages, oldest first."""
+        return [self._pages[page] for page in self._browser.pages if page in self._pages]
+
+    def new_page(self, *, viewport: Viewport | None = None) -> Page:
+        """A new, empty page. Its processes start with its first navigation."""
+        page = self._thread.run(self._browser.new_page(viewport=viewport))
+        wrapped = self._pages[page] = Page(page, self._thread)
+        return wrapped
+
+    def decode_image(self, source: bytes | str | os.PathLike[str]) -> Image:
+        """As :meth:`AsyncBrowser.decode_image`."""
+        return self._thread.run(self._browser.decode_image(source))
+
+    def processes(self) -> list[ProcessInfo]:
+        """The live, locked-down processes: what each is for, and the layers that hold it."""
+
+        async def processes() -> list[ProcessInfo]:
+            return self._browser.processes()
+
+        return self._thread.run(processes())
+
+    def close(self) -> None:
+        """Close every page and end every process. Closing twice is fine."""
+        self._finalizer()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Page:
+    """One page of a :class:`Browser`; each method is that of :class:`AsyncPage`, done when it returns."""
+
+    def __init__(self, page: AsyncPage, thread: _LoopThread) -> None:
+        self._page = page
+        self._thread = thread
+
+    def __repr__(self) -> str:
+        return repr(self._page).replace("AsyncPage", "Page")
+
+    @property
+    def url(self) -> str:
+        """As :attr:`AsyncPage.url`."""
+        return self._page.url
+
+    @property
+    def viewport_size(self) -> Viewport:
+        return self._page.viewport_size
+
+    @property
+    def processes(self) -> list[ProcessInfo]:
+        """As :attr:`AsyncPage.processes`."""
+        return self._page.processes
+
+    def is_closed(self) -> bool:
+        return self._page.is_closed()
+
+    def on(self, event: Literal["crash", "progress"], handler: Callable[..., object]) -> None:
+        """As :meth:`AsyncPage.on`; ``handler`` is called in the browser's thread, and must not call the page."""
+        if event == "crash":
+            self._page.on(event, lambda _page: handler(self))
+        else:
+            self._page.on(event, handler)
+
+    def goto(self, url: str, *, timeout: float = DEFAULT_TIMEOUT) -> Response:
+        """As :meth:`AsyncPage.goto`."""
+        return self._thread.run(self._page.goto(url, timeout=timeout))
+
+    def set_content(
+        self, html: str | bytes, *, base_url: str | None = None, timeout: float = DEFAULT_TIMEOUT
+    ) -> Response:
+        """As :meth:`AsyncPage.set_content`."""
+        return self._thread.run(self._page.set_content(html, base_url=base_url, timeout=timeout))
+
+    def open_file(self, path: str | os.PathLike[str], *, timeout: float = DEFAULT_TIMEOUT) -> Response:
+        """As :meth:`AsyncPage.open_file`."""
+        return self._thread.run(self._page.open_file(path, timeout=timeout))
+
+    def reload(self, *, timeout: float = DEFAULT_TIMEOUT) -> Response:
+        """As :meth:`AsyncPage.reload`."""
+        return self._thread.run(self._page.reload(timeout=timeout))
+
+    def screenshot(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        full_page: bool = False,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> bytes:
+        """As :meth:`AsyncPage.screenshot`."""
+        return self._thread.run(self._page.screenshot(path, full_page=full_page, timeout=timeout))
+
+    def pdf(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        format: str = "A4",
+        landscape: bool = False,
+        width: float | str | None = None,
+        height: float | str | None = None,
+        margin: Margin | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> bytes:
+        """As :meth:`AsyncPage.pdf`."""
+        return self._thread.run(
+            self._page.pdf(
+                path,
+                format=format,
+                landscape=landscape,
+                width=width,
+                height=height,
+                margin=margin,
+                timeout=timeout,
+            )
+        )
+
+    def text(self, *, timeout: float = DEFAULT_TIMEOUT) -> str:
+        """As :meth:`AsyncPage.text`."""
+        return self._thread.run(self._page.text(timeout=timeout))
+
+    def markdown(self, *, timeout: float = DEFAULT_TIMEOUT) -> str:
+        """As :meth:`AsyncPage.markdown`."""
+        return self._thread.run(self._page.markdown(timeout=timeout))
+
+    def content(self, *, timeout: float = DEFAULT_TIMEOUT) -> str:
+        """As :meth:`AsyncPage.content`."""
+        return self._thread.run(self._page.content(timeout=timeout))
+
+    def links(self, *, timeout: float = DEFAULT_TIMEOUT) -> list[Link]:
+        """As :meth:`AsyncPage.links`."""
+        return self._thread.run(self._page.links(timeout=timeout))
+
+    def title(self) -> str:
+        """As :meth:`AsyncPage.title`."""
+        return self._thread.run(self._page.title())
+
+    def close(self) -> None:
+        """As :meth:`AsyncPage.close`."""
+        self._thread.run(self._page.close())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,34 @@
+"""What runs around a child's ``main``: its exit code, and the word it leaves when it cannot lock itself down."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from types import ModuleType
+
+from ..errors import ChannelClosed, SandboxUnavailable
+from ..interfaces.control import CONTROL, Refused
+from ..ipc.codec import Packet, codec
+from ..ipc.service import Start
+
+__all__ = ["run"]
+
+EXIT_SOFTWARE = 70  # sysexits(3): a bug in the child
+EXIT_REFUSED = 3
+
+
+def run(module: ModuleType, start: Start) -> int:
+    """Call ``module.main(start)``; the process's exit code."""
+    try:
+        module.main(start)
+    except SandboxUnavailable as error:
+        refused = Refused(tuple((layer, why[:500]) for layer, why in error.missing.items()))
+        try:
+            start.control.send(codec(CONTROL, "server").encode(Packet.EVENT, 0, refused))
+        except (ChannelClosed, BlockingIOError):
+            print(error, file=sys.stderr)
+        return EXIT_REFUSED
+    except BaseException:
+        traceback.print_exc()
+        return EXIT_SOFTWARE
+    return 0

@@ -1,0 +1,282 @@
+"""A handle: one child process, from its start to its reaped end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import itertools
+import logging
+import os
+import select
+import signal
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from ..errors import BadMessage, ChannelClosed, LaunchError, SandboxUnavailable
+from ..interfaces.base import Interface, Message
+from ..interfaces.control import CONTROL, Ping, Ready, Refused, Shutdown
+from ..ipc import Channel, Connection
+
+__all__ = ["ChildProcess", "ExitStatus"]
+
+log = logging.getLogger("cloister.process")
+_nonces = itertools.count(1)
+
+SHUTDOWN_TIMEOUT = 5.0
+_KILL_TIMEOUT = 5.0
+"""Seconds in which the kernel has a killed process gone. SIGKILL cannot be refused, but a process inside the
+kernel (a slow disk, a core dump of another) is not gone at once."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ExitStatus:
+    """How a process ended: an exit ``code``, or a ``signal``, or neither when nobody could tell."""
+
+    code: int | None = None
+    signal: int | None = None
+
+    @classmethod
+    def from_wait(cls, status: int) -> ExitStatus:
+        """From :func:`os.waitstatus_to_exitcode`'s result: negative for a signal."""
+        return cls(signal=-status) if status < 0 else cls(code=status)
+
+
+class ChildProcess:
+    """A sandboxed child: its control connection, its work ``channel``, its life.
+
+    Leave the ``async with`` block, drop the last reference, or lose the whole program: the process ends with it.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        pid: int,
+        pidfd: int,
+        control: Channel,
+        channels: Sequence[Channel] = (),
+        *,
+        interface: Interface = CONTROL,
+        handlers: Mapping[type[Message], Any] | None = None,
+        ours: bool,
+        on_release: Callable[[], None] | None = None,
+    ) -> None:
+        """``ours``: whether this process is its parent, and so reaps it; the zygote reaps what it forked.
+        ``on_release`` is called when everything else of the handle has been let go."""
+        self.kind = kind
+        self.pid = pid
+        self.channels = tuple(channels)
+        self.fault: Exception | None = None
+        self._pidfd = pidfd
+        self._ours = ours
+        self._on_release = on_release
+        self._loop = asyncio.get_running_loop()
+        self._ready: asyncio.Future[Ready] = self._loop.create_future()
+        self._exit: asyncio.Future[ExitStatus] = self._loop.create_future()
+        # The loop holds the callbacks, so they must not hold the handle: a dropped one has to end its process.
+        me = weakref.ref(self)
+        self.control = Connection(
+            control,
+            interface,
+            "client",
+            {
+                Ready: lambda message, _fds: _call(me, "_on_ready", message),
+                Refused: lambda message, _fds: _call(me, "_on_refused", message),
+                **(handlers or {}),
+            },
+            on_close=lambda error: _call(me, "_on_control_closed", error),
+        )
+        self._finalizer = weakref.finalize(self, _abandon, self._loop, pidfd, ours, on_release)
+        self._loop.add_reader(pidfd, _call, me, "_on_pidfd")
+
+    def __repr__(self) -> str:
+        return f"<ChildProcess {self.kind} {self.pid}{'' if self.is_alive else ' ended'}>"
+
+    @property
+    def channel(self) -> Channel:
+        """The first work channel: this side's end of it."""
+        return self.channels[0]
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process runs, as the kernel says now."""
+        if not self._finalizer.alive:
+            return False
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        return not poll.poll(0)
+
+    @property
+    def report(self) -> Ready | None:
+        """What the child said of its lock-down; None before it has, and when it never could."""
+        if not self._ready.done() or self._ready.cancelled() or self._ready.exception() is not None:
+            return None
+        return self._ready.result()
+
+    async def ready(self, timeout: float = 10.0) -> Ready:
+        """Wait until the child is locked down; its report.
+
+        Raises :class:`SandboxUnavailable` when the kernel lacks a required layer, :class:`LaunchError` when it ended.
+        """
+        done, _ = await asyncio.wait({self._ready}, timeout=timeout)
+        if not done:
+            raise LaunchError(f"{self.kind} was not ready within {timeout:g} s")
+        return self._ready.result()
+
+    async def ping(self, timeout: float = 5.0) -> None:
+        """Raise unless the child answers within ``timeout`` seconds."""
+        nonce = next(_nonces)
+        pong, _ = await self.control.request(Ping(nonce), timeout=timeout)
+        if pong.nonce != nonce:
+            self.punish(BadMessage(f"{self.kind} answered another ping than it was sent"))
+            raise BadMessage(f"{self.kind} answered another ping than it was sent")
+
+    async def wait(self, timeout: float | None = None) -> ExitStatus:
+        """Wait for the end. Raises the builtin TimeoutError after ``timeout`` seconds."""
+        return await asyncio.wait_for(asyncio.shield(self._exit), timeout)
+
+    def when_ended(self, callback: Callable[[], None]) -> None:
+        """Have ``callback()`` called from the event loop once the process has ended."""
+        self._exit.add_done_callback(lambda _exit: callback())
+
+    async def shutdown(self, timeout: float = SHUTDOWN_TIMEOUT) -> ExitStatus:
+        """Ask the child to end, wait ``timeout`` seconds, then kill it. Logs which of the two it was."""
+        if not self._exit.done():
+            with contextlib.suppress(ChannelClosed, BadMessage):
+                self.control.send(Shutdown())
+            try:
+                status = await self.wait(timeout)
+                log.debug("%s %d shut down", self.kind, self.pid)
+            except TimeoutError:
+                log.warning(
+                    "%s %d did not shut down within %g s and was killed", self.kind, self.pid, timeout
+                )
+                self.kill()
+                status = await self.wait(_KILL_TIMEOUT)
+        else:
+            status = self._exit.result()
+        self._close()
+        return status
+
+    async def end(self) -> None:
+        """Kill, wait, release: for a process whose last words nobody wants."""
+        self.kill()
+        try:
+            await self.wait(_KILL_TIMEOUT)
+        finally:
+            self._close()
+
+    def kill(self) -> None:
+        """End the process now. Killing an ended one is fine."""
+        if self._finalizer.alive:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    def punish(self, error: Exception) -> None:
+        """End a child that broke the protocol; ``fault`` keeps why."""
+        if self.fault is None:
+            self.fault = error
+            log.error("%s %d was ended: %s", self.kind, self.pid, error)
+        self.kill()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.shutdown()
+
+    # ── what the kernel, the child and the zygote report ─────────────────────────────────────────────────────
+
+    def _on_ready(self, message: Ready) -> None:
+        if self._ready.done():
+            raise BadMessage(f"{self.kind} said Ready twice")
+        self._ready.set_result(message)
+
+    def _on_refused(self, message: Refused) -> None:
+        if self._ready.done():
+            raise BadMessage(f"{self.kind} said Refused after Ready")
+        self._fail_ready(SandboxUnavailable(self.kind, dict(message.missing)))
+
+    def _on_control_closed(self, error: Exception | None) -> None:
+        if error is not None:
+            self.punish(error)
+        elif self._finalizer.alive:
+            # A child without a control channel cannot be asked to end: nothing that it does next is wanted.
+            self.kill()
+
+    def _on_pidfd(self) -> None:
+        self._loop.remove_reader(self._pidfd)
+        if self._ours:
+            self.set_ended(_reap(self._pidfd, os.WNOHANG))
+
+    def set_ended(self, status: ExitStatus) -> None:
+        """The end, as the kernel told it of our own child, or the zygote of one that it forked."""
+        if not self._exit.done():
+            self._exit.set_result(status)
+        self._fail_ready(LaunchError(f"{self.kind} ended before it was ready: {status}"))
+        self.control.close()
+
+    def _fail_ready(self, error: Exception) -> None:
+        if not self._ready.done():
+            self._ready.set_exception(error)
+            self._ready.exception()  # nobody may be waiting for it
+
+    def _close(self) -> None:
+        if self._finalizer.detach() is None:
+            return
+        self.control.close()
+        for channel in self.channels:
+            channel.close()
+        self._loop.remove_reader(self._pidfd)
+        _kill(self._pidfd, self._ours)
+        os.close(self._pidfd)
+        if self._on_release is not None:
+            self._on_release()
+
+
+def _call(me: weakref.ref[ChildProcess], method: str, *arguments: object) -> None:
+    child = me()
+    if child is not None:
+        getattr(child, method)(*arguments)
+
+
+def _reap(pidfd: int, flags: int = 0) -> ExitStatus:
+    try:
+        result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | flags)
+    except ChildProcessError:  # the program reaps every child itself, or ignores SIGCHLD
+        return ExitStatus()
+    if result is None:
+        return ExitStatus()
+    if result.si_code == os.CLD_EXITED:
+        return ExitStatus(code=result.si_status)
+    return ExitStatus(signal=result.si_status)
+
+
+def _kill(pidfd: int, ours: bool) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    if ours:
+        _reap(pidfd)
+
+
+def _abandon(
+    loop: asyncio.AbstractEventLoop, pidfd: int, ours: bool, on_release: Callable[[], None] | None
+) -> None:
+    """The handle is gone, so the process goes, and leaves no zombie. May run in any thread, as finalizers do."""
+    _kill(pidfd, ours)
+
+    def release() -> None:
+        if not loop.is_closed():
+            loop.remove_reader(pidfd)
+        os.close(pidfd)
+        if on_release is not None:
+            on_release()
+
+    try:
+        loop.call_soon_threadsafe(release)
+    except RuntimeError:  # the loop is closed
+        release()

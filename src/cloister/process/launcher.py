@@ -1,0 +1,296 @@
+"""Starting children: by exec (the zygote, the lookup_server), and by a fork of the zygote (all others)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import sys
+import weakref
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from ..errors import BadMessage, BrowserClosed, ChannelClosed, LaunchError, RequestFailed, printable
+from ..interfaces.base import Interface, Message
+from ..interfaces.control import CONTROL
+from ..interfaces.zygote import LAUNCH, ZYGOTE, Exited, Fork, Launched, Options, PreloadKind, Start
+from ..ipc import Channel, Descriptors, blob
+from ..ipc.codec import Packet, codec
+from .handle import ChildProcess, ExitStatus
+from .variables import CHANNEL_VARIABLE
+
+__all__ = ["Zygote", "launch"]
+
+log = logging.getLogger("cloister.process")
+child_log = logging.getLogger("cloister.child")
+
+_PASSED = (
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "TZ",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "XDG_CACHE_HOME",
+    "XDG_DATA_HOME",
+    "XDG_CONFIG_HOME",
+    "FONTCONFIG_FILE",
+    "FONTCONFIG_PATH",
+    "LD_LIBRARY_PATH",  # where Python itself was built against libraries elsewhere
+)
+"""What a child may know of the environment while it preloads: where certificates and fonts are. The rest may
+hold secrets; and what is here is gone before a foreign byte comes."""
+
+_LAUNCH_TIMEOUT = 20.0
+_FORK_TIMEOUT = 10.0
+
+
+async def launch(
+    kind: str,
+    options: bytes = b"",
+    channels: Sequence[Channel] = (),
+    *,
+    allow_degraded: bool = False,
+    keep: Sequence[Channel] = (),
+    interface: Interface = CONTROL,
+    handlers: Mapping[type[Message], Any] | None = None,
+) -> ChildProcess:
+    """Start ``python -m cloister --subprocess-kind=KIND`` and hand it ``channels`` (given away, whatever happens).
+
+    ``keep`` are this side's ends, for the handle. Raises :class:`LaunchError` when it does not come up.
+    """
+    control, theirs = Channel.pair()
+    try:
+        process, errors = _spawn(kind, theirs)
+    finally:
+        theirs.close()
+    try:
+        pid = await _greeted(kind, control, errors)
+        body, memfds = blob.pack(options)
+        fds = [channel.fileno() for channel in channels]
+        message = Start(body, len(fds), allow_degraded)
+        control.send(codec(LAUNCH, "client").encode(Packet.EVENT, 0, message), (*fds, *memfds))
+        for fd in memfds:
+            os.close(fd)
+        pidfd = os.pidfd_open(pid)
+    except BaseException:
+        control.close()
+        process.kill()
+        process.wait()
+        errors.close()
+        raise
+    finally:
+        for channel in channels:
+            channel.close()
+    if pid == process.pid:
+        process.returncode = 0  # the handle reaps it, by its pidfd
+    else:
+        process.wait()  # it only made the namespaces, and is gone already
+    child = ChildProcess(
+        kind,
+        pid,
+        pidfd,
+        control,
+        keep,
+        interface=interface,
+        handlers=handlers,
+        ours=True,
+        on_release=errors.close,
+    )
+    log.debug("%s %d started", kind, pid)
+    return child
+
+
+def _spawn(kind: str, theirs: Channel) -> tuple[subprocess.Popen[bytes], _ErrorLog]:
+    errors = _ErrorLog(kind)
+    environment = {name: os.environ[name] for name in _PASSED if name in os.environ}
+    environment[CHANNEL_VARIABLE] = str(theirs.fileno())
+    try:
+        process = subprocess.Popen(  # noqa: S603 - our own interpreter, a fixed command
+            [sys.executable, "-I", "-m", "cloister", f"--subprocess-kind={kind}"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors.writer,
+            pass_fds=[theirs.fileno()],
+            env=environment,
+            cwd="/",
+            start_new_session=True,  # Ctrl-C is for the browser, which ends its children in order
+        )
+    except OSError as error:
+        errors.close()
+        raise LaunchError(f"{kind} could not be started: {sys.executable}: {error.strerror}") from error
+    finally:
+        os.close(errors.writer)
+    return process, errors
+
+
+async def _greeted(kind: str, control: Channel, errors: _ErrorLog) -> int:
+    """The new process's own pid, which is not the spawned one's when that made a pid namespace."""
+    loop = asyncio.get_running_loop()
+    readable: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(control.fileno(), _wake, readable)
+    try:
+        await asyncio.wait({readable}, timeout=_LAUNCH_TIMEOUT)
+        data, fds = control.receive()
+        fds.close()
+        _, _, message = codec(LAUNCH, "client").decode(data)
+    except BlockingIOError:
+        raise LaunchError(f"{kind} did not start within {_LAUNCH_TIMEOUT:g} s{errors.tail()}") from None
+    except ChannelClosed:
+        raise LaunchError(f"{kind} ended while it started{errors.tail()}") from None
+    finally:
+        loop.remove_reader(control.fileno())
+    if not isinstance(message, Launched):
+        raise BadMessage(f"{kind} began with something else than Launched")
+    return message.pid
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+class _ErrorLog:
+    """What a child and its forks write on stderr: foreign text, so made printable, bounded, and never on the
+    user's terminal unless the ``cloister.child`` logger is turned on."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+        self._last: deque[str] = deque(maxlen=8)
+        self._reader, self.writer = os.pipe2(
+            os.O_CLOEXEC | os.O_NONBLOCK
+        )  # a full pipe must not stop a child
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._reader, self._read)
+
+    def _read(self) -> None:
+        if self._reader < 0:
+            return
+        try:
+            data = os.read(self._reader, 4096)
+        except BlockingIOError:
+            return
+        for line in data.decode(errors="replace").splitlines():
+            self._last.append(printable(line, 300))
+            child_log.debug("%s: %s", self._kind, self._last[-1])
+        if not data:
+            self.close()
+
+    def tail(self) -> str:
+        """The last line, to explain a failed start."""
+        self._read()
+        return f": {self._last[-1]}" if self._last else ""
+
+    def close(self) -> None:
+        if self._reader >= 0:
+            if not self._loop.is_closed():
+                self._loop.remove_reader(self._reader)
+            os.close(self._reader)
+            self._reader = -1
+
+
+class Zygote:
+    """The browser's side of the zygote: forks children that already have their libraries in memory."""
+
+    def __init__(self) -> None:
+        self._children: weakref.WeakValueDictionary[int, ChildProcess] = weakref.WeakValueDictionary()
+        self._forking = 0
+        self._ended_early: dict[int, int] = {}
+        self.process: ChildProcess
+        self._allow_degraded = False
+
+    @classmethod
+    async def start(cls, kinds: Sequence[PreloadKind], *, allow_degraded: bool = False) -> Zygote:
+        """Start one that can fork ``kinds``. It may still be importing; forks wait for it.
+
+        Raises :class:`LaunchError`.
+        """
+        zygote = cls()
+        zygote._allow_degraded = allow_degraded
+        zygote.process = await launch(
+            "zygote",
+            msgspec.msgpack.encode(Options(tuple(kinds))),
+            allow_degraded=allow_degraded,
+            interface=ZYGOTE,
+            handlers={Exited: lambda message, _fds: zygote._on_exited(message)},
+        )
+        zygote.process.when_ended(zygote._on_own_end)
+        return zygote
+
+    async def fork(
+        self,
+        kind: str,
+        options: bytes = b"",
+        channels: Sequence[Channel] = (),
+        *,
+        keep: Sequence[Channel] = (),
+        timeout: float = _FORK_TIMEOUT,
+    ) -> ChildProcess:
+        """Fork a child and hand it ``channels`` (given away, whatever happens); ``keep`` are this side's ends.
+
+        Raises :class:`LaunchError`, or :class:`BrowserClosed` when the zygote has ended.
+        """
+        control, theirs = Channel.pair()
+        given = Descriptors([theirs.detach(), *(channel.detach() for channel in channels)])
+        fork = Fork(kind, options, len(channels), self._allow_degraded)
+        self._forking += 1
+        try:
+            await self.process.ready(_LAUNCH_TIMEOUT)
+            forked, fds = await self.process.control.request(fork, given.release(), timeout=timeout)
+            child = self._adopt(kind, forked.pid, fds.take(), control, keep)
+        except RequestFailed as error:
+            control.close()
+            raise LaunchError(f"{kind} could not be forked: {error.detail}") from None
+        except ChannelClosed:
+            control.close()
+            raise BrowserClosed(f"{kind} could not be forked: the zygote has ended") from None
+        except BaseException:
+            control.close()
+            raise
+        finally:
+            self._forking -= 1
+            if not self._forking:
+                self._ended_early.clear()
+        return child
+
+    def _adopt(
+        self, kind: str, pid: int, pidfd: int, control: Channel, keep: Sequence[Channel]
+    ) -> ChildProcess:
+        child = ChildProcess(kind, _host_pid(pidfd, pid), pidfd, control, keep, ours=False)
+        self._children[pid] = child
+        if pid in self._ended_early:
+            child.set_ended(ExitStatus.from_wait(self._ended_early.pop(pid)))
+        return child
+
+    def _on_exited(self, message: Exited) -> None:
+        child = self._children.pop(message.pid, None)
+        if child is not None:
+            child.set_ended(ExitStatus.from_wait(message.status))
+        elif self._forking:  # its Forked came in the same batch, and nobody has seen that yet
+            self._ended_early[message.pid] = message.status
+
+    def _on_own_end(self) -> None:
+        """The kernel ends a pid namespace with its first process; without one, each child with its parent."""
+        for child in list(self._children.values()):
+            child.kill()
+            child.set_ended(ExitStatus(signal=signal.SIGKILL))
+
+    async def close(self) -> None:
+        """End the zygote, and with it whatever it forked that still runs."""
+        await self.process.shutdown()
+        self._on_own_end()
+
+
+def _host_pid(pidfd: int, fallback: int) -> int:
+    """The pid as this process's /proc shows it; the zygote knows it only in its own namespace."""
+    with contextlib.suppress(OSError, ValueError), open(f"/proc/self/fdinfo/{pidfd}") as lines:  # noqa: PTH123
+        for line in lines:
+            if line.startswith("Pid:"):
+                return int(line.split()[1])
+    return fallback

@@ -1,0 +1,4 @@
+"""What launcher and launched agree on, in a module that imports nothing."""
+
+CHANNEL_VARIABLE = "CLOISTER_CHANNEL_FD"
+"""Environment variable: the number of the inherited descriptor that is the child's control channel."""
