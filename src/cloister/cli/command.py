@@ -16,12 +16,11 @@ from pathlib import Path
 from cloister import __version__
 from cloister.errors import CloisterError, SandboxUnavailable, printable
 
-from .output import OutputError
+from .failure import CommandError
 
 __all__ = ["main"]
 
 PAGE_FAILED = 1
-USAGE = 2
 SANDBOX_REFUSED = 3
 INTERRUPTED = 128 + signal.SIGINT
 PIPE_CLOSED = 128 + signal.SIGPIPE
@@ -172,7 +171,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SandboxUnavailable as error:
         _complain(arguments, error)
         return SANDBOX_REFUSED
-    except OutputError as error:
+    except CommandError as error:
         print(f"cloister: {error}", file=sys.stderr)
         return error.code
     except CloisterError as error:

@@ -8,34 +8,28 @@ import sys
 import unicodedata
 from pathlib import Path
 
-__all__ = ["OutputError", "check", "without_controls", "write"]
+from .failure import USAGE, CommandError
 
-
-class OutputError(Exception):
-    """The result cannot be put where it was wanted. ``code`` is the command's exit code."""
-
-    def __init__(self, message: str, code: int = 1) -> None:
-        self.code = code
-        super().__init__(message)
+__all__ = ["check", "without_controls", "write"]
 
 
 def check(output: str, *, binary: bool) -> None:
-    """Refuse before any work what could only fail after it. Raises OutputError with the code for usage."""
+    """Refuse before any work what could only fail after it. Raises CommandError with the code for usage."""
     if output == "-":
         if binary and sys.stdout.isatty():
-            raise OutputError(
+            raise CommandError(
                 "standard output: not writing binary data to a terminal; name a file with -o OUT", 2
             )
         return
     path = Path(output)
     if path.is_dir():
-        raise OutputError(f"{output}: is a folder; name a file in it", 2)
+        raise CommandError(f"{output}: is a folder; name a file in it", USAGE)
     if not path.parent.is_dir():
-        raise OutputError(f"{output}: there is no folder {path.parent}", 2)
+        raise CommandError(f"{output}: there is no folder {path.parent}", USAGE)
 
 
 def write(output: str, data: bytes) -> None:
-    """Put ``data`` into the file ``output``, or on standard output if that is ``-``. Raises OutputError."""
+    """Put ``data`` into the file ``output``, or on standard output if that is ``-``. Raises CommandError."""
     if output == "-":
         if sys.stdout.isatty():  # text: check() turned anything else away
             data = without_controls(data.decode()).encode()
@@ -45,7 +39,7 @@ def write(output: str, data: bytes) -> None:
     try:
         _replace(Path(output).resolve(), data)
     except OSError as error:
-        raise OutputError(f"{output}: {error.strerror}") from error
+        raise CommandError(f"{output}: {error.strerror}") from error
 
 
 def without_controls(text: str) -> str:

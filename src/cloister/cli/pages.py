@@ -12,9 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cloister import Browser, NetworkPolicy, Page
-from cloister.errors import CloisterError, printable
+from cloister.errors import CloisterError
 
 from . import output
+from .failure import USAGE, CommandError
 from .progress import shown
 
 __all__ = ["decode", "links", "pdf", "screenshot", "text"]
@@ -22,6 +23,8 @@ __all__ = ["decode", "links", "pdf", "screenshot", "text"]
 STDIN_LIMIT = 64 * 1024 * 1024  # bytes; as much as one response may have
 # "mailto:x" and "https://x" have a scheme; in "localhost:8000" the colon comes before a port.
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:(?!\d+(?:[/?#]|$))")
+
+Opening = Callable[[Page, float], object]
 
 
 class Remaining:
@@ -34,43 +37,43 @@ class Remaining:
         return max(1.0, (self._end - time.monotonic()) * 1000)
 
 
-def _policy(arguments: Namespace) -> NetworkPolicy:
+def _browser(arguments: Namespace) -> Browser:
     try:
-        return NetworkPolicy(allow_hosts=arguments.allow_host)
-    except ValueError as error:
-        raise output.OutputError(f"--allow-host: {printable(str(error))}", 2) from error
+        return Browser(
+            network=NetworkPolicy(allow_hosts=arguments.allow_host),
+            allow_degraded=arguments.allow_degraded,
+            ca_certs=arguments.ca_cert,
+            viewport=arguments.viewport,
+        )
+    except ValueError as error:  # InvalidArgument is one, too
+        raise CommandError(str(error), USAGE) from error
 
 
-def _open(page: Page, target: str, remaining: Remaining) -> None:
-    """Load a URL, a file or standard input into ``page``."""
+def _opening(target: str) -> Opening:
+    """How to load a URL, a file or standard input; what cannot be had is refused before any process is started."""
     if target == "-":
         document = sys.stdin.buffer.read(STDIN_LIMIT + 1)
         if len(document) > STDIN_LIMIT:
             raise CloisterError(f"standard input: more than {STDIN_LIMIT // 2**20} MiB")
-        page.set_content(document, timeout=remaining())
-    elif SCHEME.match(target):
-        page.goto(target, timeout=remaining())
-    elif Path(target).exists():
-        page.open_file(target, timeout=remaining())
-    elif target.startswith((".", "/", "~")):
+        return lambda page, timeout: page.set_content(document, timeout=timeout)
+    if SCHEME.match(target):
+        return lambda page, timeout: page.goto(target, timeout=timeout)
+    if Path(target).exists():
+        return lambda page, timeout: page.open_file(target, timeout=timeout)
+    if target.startswith((".", "/", "~")):
         raise CloisterError("there is no such file")
-    else:
-        page.goto(f"https://{target}", timeout=remaining())
+    return lambda page, timeout: page.goto(f"https://{target}", timeout=timeout)
 
 
 @contextmanager
 def _opened(arguments: Namespace) -> Iterator[tuple[Page, Remaining]]:
     output.check(arguments.output, binary=arguments.binary)
+    opening = _opening(arguments.target)
     remaining = Remaining(arguments.timeout)
-    with Browser(
-        network=_policy(arguments),
-        allow_degraded=arguments.allow_degraded,
-        ca_certs=arguments.ca_cert,
-        viewport=arguments.viewport,
-    ) as browser:
+    with _browser(arguments) as browser:
         page = browser.new_page()
         with shown(page, arguments.target):
-            _open(page, arguments.target, remaining)
+            opening(page, remaining())
         yield page, remaining
 
 

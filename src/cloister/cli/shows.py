@@ -6,7 +6,7 @@ import dataclasses
 import json
 from argparse import Namespace
 
-from .output import OutputError
+from .failure import CommandError
 
 __all__ = ["demo", "doctor"]
 
@@ -18,7 +18,7 @@ def demo(arguments: Namespace) -> int:
     try:
         report = show.run(arguments.output, allow_degraded=arguments.allow_degraded)
     except OSError as error:
-        raise OutputError(f"{arguments.output}: {error.strerror}") from error
+        raise CommandError(f"{arguments.output}: {error.strerror}") from error
     if arguments.json:
         print(json.dumps({**dataclasses.asdict(report), "held": report.held}, indent=2, ensure_ascii=False))
     else:

@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cloister import AsyncBrowser, AsyncPage, CloisterError, NetworkPolicy, PageCrashed, ProcessInfo
+from cloister.browser import Viewport
 from cloister.errors import TimeoutError as PageTimeout
 
 from .server import DemoServer
 
 __all__ = ["Killed", "Process", "Report", "Visit", "run"]
 
-VIEWPORT = {"width": 1120, "height": 800}
+VIEWPORT: Viewport = {"width": 1120, "height": 800}
 PATIENCE = 1200  # milliseconds for the page that sends a byte a second
 DEADLINE = 20_000  # milliseconds for any other page, on a slow machine
 
@@ -222,20 +223,24 @@ async def _picture(page: AsyncPage, folder: Path, visit: Visit) -> None:
 
 
 async def _kill(name: str, standing: dict[str, AsyncPage]) -> Killed:
-    """End one page's process from outside and ask every other page for its title."""
+    """End one page's process from outside and ask every other page for its text."""
     page = standing[name]
-    pid = page.process.pid
+    pid = _pid(page)
     os.kill(pid, signal.SIGKILL)
     try:
-        await page.title()
+        await page.text()
         error = ""
     except PageCrashed as crash:
         error = str(crash)
     others = [other for key, other in standing.items() if key != name]
-    answers = await asyncio.gather(*(other.title() for other in others), return_exceptions=True)
+    answers = await asyncio.gather(*(other.text() for other in others), return_exceptions=True)
     alive = sum(isinstance(answer, str) for answer in answers)
     await page.reload(timeout=DEADLINE)
-    return Killed(name, pid, error, alive, len(others), page.process.pid)
+    return Killed(name, pid, error, alive, len(others), _pid(page))
+
+
+def _pid(page: AsyncPage) -> int:
+    return next(info.pid for info in page.processes if info.kind == "web_content")
 
 
 def _process(info: ProcessInfo) -> Process:

@@ -1,0 +1,109 @@
+"""What the command does with a command line that it cannot follow, before any page is opened."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HEAVY = (
+    "cloister.browser",
+    "cloister.ipc",
+    "rich",
+    "typer",
+    "PIL",
+    "plutoprint",
+    "turbohtml",
+    "httpcore",
+    "asyncio",
+)
+
+
+def cloister(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "cloister", *arguments]
+    return subprocess.run(command, input=stdin, capture_output=True, timeout=30, check=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "COMMAND"),
+        (("fly", "example.org"), "fly"),
+        (("screenshot",), "URL|FILE|-"),
+        (("screenshot", "x", "--viewport", "wide"), "'wide' is not WIDTHxHEIGHT"),
+        (("screenshot", "x", "--viewport", "0x900"), "between 1 and 16384"),
+        (("screenshot", "x", "--viewport", "1200x99999999"), "between 1 and 16384"),
+        (("pdf", "x", "--timeout", "soon"), "'soon' is not a number of seconds"),
+        (("pdf", "x", "--timeout", "nan"), "between 0.001 and 86400"),
+        (("pdf", "x", "--timeout", "-1"), "between 0.001 and 86400"),
+        (("text", "x", "--format", "rtf"), "rtf"),
+        (("screenshot", "x", "-o", "/nowhere/at/all.png"), "/nowhere/at/all.png: there is no folder"),
+        (("screenshot", "x", "-o", "/"), "/: is a folder"),
+        (("text", "x", "--allow-host", "http://localhost/"), "allow_hosts: "),
+        (("--subprocess-kind=mole",), "unknown kind of process 'mole'"),
+        (("--subprocess-kind", "zygote"), "--subprocess-kind"),
+    ],
+)
+def test_a_mistake_in_the_command_line_is_named_and_ends_with_2(
+    arguments: tuple[str, ...], words: str
+) -> None:
+    done = cloister(*arguments)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert words in done.stderr.decode()
+    assert "Traceback" not in done.stderr.decode()
+
+
+def test_help_and_version_go_to_standard_output() -> None:
+    assert cloister("--version").stdout.startswith(b"cloister ")
+    said = cloister("--help").stdout.decode()
+    for name in ("screenshot", "pdf", "text", "links", "decode", "demo", "doctor"):
+        assert name in said
+    assert "subprocess-kind" not in said
+
+
+def test_help_says_how_a_bare_name_is_read() -> None:
+    assert "https://example.org" in cloister("screenshot", "--help").stdout.decode()
+
+
+@pytest.mark.parametrize("command", ["screenshot", "pdf", "decode"])
+def test_binary_data_is_not_written_to_a_terminal(command: str) -> None:
+    ours, terminal = pty.openpty()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "cloister", command, "x"],
+            stdout=terminal,
+            stderr=subprocess.PIPE,
+            timeout=30,
+            check=False,
+        )
+    finally:
+        os.close(ours)
+        os.close(terminal)
+    assert done.returncode == 2
+    assert b"-o OUT" in done.stderr
+
+
+def test_nothing_heavy_is_imported_before_the_command_is_known() -> None:
+    code = (
+        "import sys, json, cloister.cli.command as c; c.build_parser(); print(json.dumps(list(sys.modules)))"
+    )
+    loaded = set(
+        json.loads(
+            subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=30, check=True).stdout
+        )
+    )
+    assert not [name for name in HEAVY if name in loaded]
+
+
+@pytest.mark.parametrize("command", ["screenshot", "decode"])
+def test_a_file_that_is_not_there_is_named_and_ends_with_1(command: str, tmp_path: Path) -> None:
+    missing = str(tmp_path / "missing.html")
+    done = cloister(command, missing, "-o", str(tmp_path / "out.png"))
+    assert done.returncode == 1
+    assert done.stderr.decode() == f"cloister: {missing}: there is no such file\n"
+    assert list(tmp_path.iterdir()) == []
