@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from .base import Blob, Descriptor, Interface, Pixels, Reply, Request
+from .base import Blob, Descriptor, Interface, Reply, Request
 
 __all__ = ["IMAGES", "Decode", "DecodeFile", "Decoded", "Options"]
 
@@ -24,8 +24,8 @@ class Decoded(Reply, frozen=True):
 
     descriptors = (Descriptor.SEALED_MEMFD,)
 
-    width: Annotated[Pixels, Meta(ge=1)]
-    height: Annotated[Pixels, Meta(ge=1)]
+    width: Annotated[int, Meta(ge=1, le=2**24)]
+    height: Annotated[int, Meta(ge=1, le=2**24)]
     format: Annotated[str, Meta(max_length=16)]  # what it was: "PNG", "JPEG", ...
     frames: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
     has_alpha: bool = False

@@ -1,0 +1,166 @@
+"""One page: what the browser may ask of it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+import plutoprint
+
+from ..errors import RequestFailed
+from ..interfaces.base import FailureCode
+from ..interfaces.request_server import REQUESTS, Destination, Fetch
+from ..interfaces.web_content import (
+    PAGE,
+    GetLinks,
+    GetText,
+    Links,
+    Load,
+    Loaded,
+    LoadFile,
+    Options,
+    Paint,
+    Painted,
+    Pdf,
+    PrintToPdf,
+    Progress,
+    SetContent,
+    TextResult,
+)
+from ..ipc import Channel, Connection, Descriptors, memory
+from ..ipc import blob as blobs
+from . import document as documents
+from . import loader, pdf, text
+from .document import Source
+from .paint import paint
+
+__all__ = ["Page"]
+
+_DOCUMENT_TIMEOUT = 600.0  # seconds; how long a page may take is the browser's to say, who cancels
+_PROGRESS_INTERVAL = 0.016  # seconds: nobody sees more than sixty a second
+
+
+class Page:
+    """The page process's end of the page channel and of the request channel. Made on the running event loop."""
+
+    def __init__(self, page: Channel, requests: Channel, options: Options) -> None:
+        self._options = options
+        self._shown: loader.Shown | None = None
+        self._loading = asyncio.Lock()
+        self._told = 0.0
+        self._requests = Connection(requests, REQUESTS, "client")
+        self._page = Connection(
+            page,
+            PAGE,
+            "server",
+            handlers={
+                Load: self._load,
+                SetContent: self._set_content,
+                LoadFile: self._load_file,
+                Paint: self._paint,
+                PrintToPdf: self._print,
+                GetText: self._get_text,
+                GetLinks: self._get_links,
+            },
+        )
+
+    def close(self) -> None:
+        """End both connections."""
+        self._page.close()
+        self._requests.close()
+
+    # ── loading ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _load(self, message: Load, _fds: Descriptors) -> Loaded:
+        fetched, fds = await self._requests.request(
+            Fetch(message.url, Destination.DOCUMENT), timeout=_DOCUMENT_TIMEOUT
+        )
+        _admit(fetched.body.size)
+        body = blobs.unpack(fetched.body, fds, documents.MAX_BYTES)
+        source = Source(body, fetched.content_type, fetched.url)
+        return await self._show(source, fetched.status, fetched.headers)
+
+    async def _set_content(self, message: SetContent, fds: Descriptors) -> Loaded:
+        _admit(message.body.size)
+        body = blobs.unpack(message.body, fds, documents.MAX_BYTES)
+        return await self._show(Source(body, message.content_type, message.base_url))
+
+    async def _load_file(self, message: LoadFile, fds: Descriptors) -> Loaded:
+        with os.fdopen(fds.take(), "rb") as file:
+            _admit(os.fstat(file.fileno()).st_size)
+            body = file.read(documents.MAX_BYTES)
+        return await self._show(Source(body, documents.guess_type(message.name), "about:blank"))
+
+    async def _show(
+        self, source: Source, status: int = 0, headers: tuple[tuple[str, str], ...] = ()
+    ) -> Loaded:
+        async with self._loading:
+            self._shown = None  # the memory of the page before goes first
+            shown = await loader.show(source, self._page, self._requests, self._options, self._report)
+            self._shown = shown
+        return Loaded(
+            url=source.url,
+            status=status,
+            title=shown.title,
+            headers=headers,
+            document_width=shown.width,
+            document_height=shown.height,
+            missing=shown.resources.missing,
+        )
+
+    def _report(self, done: int, total: int) -> None:
+        now = asyncio.get_running_loop().time()
+        if done == total or now - self._told >= _PROGRESS_INTERVAL:
+            self._told = now
+            self._page.send(Progress(done, total))
+
+    # ── what is asked of a page that is shown ────────────────────────────────────────────────────────────────
+
+    async def _paint(self, message: Paint, fds: Descriptors) -> Painted:
+        shown = self._require()
+        fd = fds.take()
+        try:
+            with memory.map_bitmap(fd, message.width * message.height * 4) as target:
+                paint(shown.book, message, target)
+        except plutoprint.Error as error:
+            raise RequestFailed(
+                FailureCode.LAYOUT_FAILED, f"the page could not be painted: {error}"
+            ) from error
+        finally:
+            os.close(fd)
+        shown.resources.forget_bitmaps()
+        return Painted()
+
+    async def _print(self, message: PrintToPdf, _fds: Descriptors) -> tuple[Pdf, list[int]]:
+        shown = self._require()
+        await shown.resources.decode_again()
+        try:
+            data, pages = pdf.write(shown.html, shown.engine_base, shown.title, message, shown.resources)
+        except plutoprint.Error as error:
+            raise RequestFailed(FailureCode.LAYOUT_FAILED, f"the PDF could not be made: {error}") from error
+        shown.resources.forget_bitmaps()
+        body, extra = blobs.pack(data)
+        return Pdf(body, pages), extra
+
+    async def _get_text(self, message: GetText, _fds: Descriptors) -> tuple[TextResult, list[int]]:
+        shown = self._require()
+        body, extra = blobs.pack(text.text(shown.source.parse(), message.format, shown.base_url))
+        return TextResult(body), extra
+
+    async def _get_links(self, _message: GetLinks, _fds: Descriptors) -> tuple[Links, list[int]]:
+        shown = self._require()
+        body, extra = blobs.pack(text.links(shown.source.parse(), shown.base_url))
+        return Links(body), extra
+
+    def _require(self) -> loader.Shown:
+        if self._shown is None:
+            raise RequestFailed(FailureCode.NOT_LOADED, "no page is loaded: load one first")
+        return self._shown
+
+
+def _admit(size: int) -> None:
+    if size > documents.MAX_BYTES:
+        raise RequestFailed(
+            FailureCode.TOO_LARGE,
+            f"the document has {size} bytes; a page may have {documents.MAX_BYTES} at most",
+        )

@@ -1,0 +1,39 @@
+"""The laid-out page becomes pixels in memory that the browser reads too."""
+
+from __future__ import annotations
+
+import mmap
+
+import plutoprint
+
+from ..interfaces.web_content import Paint
+
+__all__ = ["PIXEL", "lay_out", "paint"]
+
+PIXEL = 0.75
+"""Points in a CSS pixel: the engine measures pages in 1/72 inch."""
+
+
+def lay_out(
+    html: str, base_url: str, width: int, height: int, fetcher: plutoprint.ResourceFetcher
+) -> plutoprint.Book:
+    """The page for a screen of ``width`` by ``height`` CSS pixels. Raises :class:`plutoprint.Error`."""
+    book = plutoprint.Book(
+        plutoprint.PageSize(width * PIXEL, height * PIXEL),
+        plutoprint.PAGE_MARGINS_NONE,
+        plutoprint.MEDIA_TYPE_SCREEN,
+    )
+    book.custom_resource_fetcher = fetcher
+    book.load_html(html, base_url=base_url)
+    return book
+
+
+def paint(book: plutoprint.Book, area: Paint, target: mmap.mmap) -> None:
+    """Paint ``area`` of the document into ``target``: premultiplied BGRA on white, ``width * 4`` bytes a row."""
+    with memoryview(target) as view:
+        canvas = plutoprint.ImageCanvas.create_for_data(view, area.width, area.height, area.width * 4)
+        canvas.clear_surface(1, 1, 1)
+        canvas.translate(-area.x, -area.y)
+        book.render_document(canvas, (area.x, area.y, area.width, area.height))
+        canvas.finish()
+        del canvas  # it holds the view

@@ -1,0 +1,65 @@
+"""What a document or a stylesheet refers to: collected, made absolute, and kept away from ``data:``."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from . import css
+from .css import Use
+from .urls import is_data, resolve, without_fragment
+
+__all__ = ["Adopt", "Found", "References"]
+
+Adopt = Callable[[str, Use], str | None]
+"""Takes in the content of a ``data:`` URL and answers the internal URL that stands for it."""
+
+
+@dataclasses.dataclass
+class Found:
+    """URLs to fetch, each once, in the order they were found."""
+
+    styles: dict[str, None] = dataclasses.field(default_factory=dict)
+    images: dict[str, None] = dataclasses.field(default_factory=dict)
+    backgrounds: dict[str, None] = dataclasses.field(default_factory=dict)  # images of CSS: shown perhaps
+    fonts: dict[str, None] = dataclasses.field(default_factory=dict)
+
+
+class References:
+    """The references of one text whose relative URLs hang on ``base``."""
+
+    def __init__(self, base: str, adopt: Adopt, found: Found) -> None:
+        self.base = base
+        self.found = found
+        self._adopt = adopt
+
+    def image(self, url: str) -> str | None:
+        """An image that the page shows."""
+        return self._refer(url, Use.IMAGE, self.found.images)
+
+    def style(self, url: str) -> str | None:
+        """A stylesheet."""
+        return self._refer(url, Use.STYLE, self.found.styles)
+
+    def css(self, text: str) -> str:
+        """A stylesheet's text, or that of a style attribute."""
+        return css.rewrite(text, self._in_css)
+
+    def _in_css(self, url: str, use: Use) -> str | None:
+        into = {
+            Use.STYLE: self.found.styles,
+            Use.FONT: self.found.fonts,
+            Use.IMAGE: self.found.backgrounds,
+        }
+        return self._refer(url, use, into[use])
+
+    def _refer(self, url: str, use: Use, into: dict[str, None]) -> str | None:
+        if is_data(url):
+            return self._adopt(url, use)
+        if url.startswith("#"):
+            return url  # within the document
+        absolute = resolve(url, self.base)
+        if absolute is None or not absolute.startswith(("http://", "https://")):
+            return None
+        into[without_fragment(absolute)] = None
+        return absolute
