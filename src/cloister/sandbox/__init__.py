@@ -18,6 +18,7 @@ from .empty_root import enter_empty_root
 from .layers import ABOUT, Layer, in_force
 from .limits import Limits
 from .lockdown import enter, prepare
+from .machine import LayerStatus, Machine, machine
 from .namespaces import isolate
 from .policy import NAMESPACES, REQUIRED, Policy, Report
 from .shed import shed
@@ -28,13 +29,16 @@ __all__ = [
     "NAMESPACES",
     "REQUIRED",
     "Layer",
+    "LayerStatus",
     "Limits",
+    "Machine",
     "Policy",
     "Report",
     "enter",
     "enter_empty_root",
     "in_force",
     "isolate",
+    "machine",
     "prepare",
     "shed",
     "zygote_policy",

@@ -63,6 +63,7 @@ _STDIO: Final[Group] = {
     # abort() and raise(): a process that fails must be able to say how, to nobody but itself.
     "tgkill": _one_of(0, OWN_PID),
     "kill": _one_of(0, OWN_PID),
+    "tkill": _one_of(0, OWN_PID),  # musl's raise(); the first thread's id is the process's
     # Reading its own limits (pthread_getattr_np, os.sysconf): nothing new (argument 2) and nobody else's.
     "prlimit64": ((Check(0, 0), Check(2, 0, mask=_POINTER)),),
     **_plain("getrlimit"),
@@ -177,7 +178,7 @@ _LOCKDOWN: Final[Group] = {
     **_plain("landlock_create_ruleset landlock_add_rule landlock_restrict_self seccomp"),
     # Installing the handler of SIGSYS, and abort() in a child whose pid this filter cannot know. Landlock's
     # scope (Linux 6.12) and the pid namespace keep such a signal inside.
-    **_plain("rt_sigaction tgkill kill"),
+    **_plain("rt_sigaction tgkill tkill kill"),
 }
 
 GROUPS: Final[Mapping[str, Group]] = {

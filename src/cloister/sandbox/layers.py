@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 from typing import Final
 
-__all__ = ["ABOUT", "Layer", "in_force", "mark"]
+__all__ = ["ABOUT", "Layer", "in_force", "mark", "mark_for_children"]
 
 
 class Layer(enum.StrEnum):
@@ -71,7 +71,7 @@ ABOUT: Final[dict[Layer, tuple[str, str]]] = {
 _NOT_INHERITED: Final = frozenset({Layer.DESCRIPTORS, Layer.OWN_SESSION})
 
 _prepared: set[Layer] = set()
-os.register_at_fork(after_in_child=lambda: _prepared.difference_update(_NOT_INHERITED))
+_for_children: set[Layer] = set()
 
 
 def mark(layers: Iterable[Layer]) -> None:
@@ -79,6 +79,19 @@ def mark(layers: Iterable[Layer]) -> None:
     _prepared.update(layers)
 
 
+def mark_for_children(layers: Iterable[Layer]) -> None:
+    """Record that ``layers`` will hold in what this process forks, though not in itself."""
+    _for_children.update(layers)
+
+
 def in_force() -> frozenset[Layer]:
     """The layers that were put up in this process so far, or in the one it was forked from and still hold."""
     return frozenset(_prepared)
+
+
+def _after_fork() -> None:
+    _prepared.difference_update(_NOT_INHERITED)
+    _prepared.update(_for_children)
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -85,7 +85,7 @@ def why_missing(layer: Layer) -> str:
     if layer in (Layer.DESCRIPTORS, Layer.ENVIRONMENT, Layer.OWN_SESSION):
         return f"{meaning}: shed() was not called in this process"
     hint = _SWITCHED_OFF.get(layer, "")
-    return f"{meaning}: Linux has it from {since}{hint}"
+    return f"{meaning}: Linux has it from {since} on{hint}"
 
 
 _SWITCHED_OFF: Final = {

@@ -20,7 +20,7 @@ from cloister.errors import LaunchError
 
 from . import empty_root
 from .kernel import libc, syscall
-from .layers import Layer, mark
+from .layers import Layer, mark, mark_for_children
 from .policy import NAMESPACES
 from .privileges import NOBODY, effective_capabilities
 
@@ -70,7 +70,8 @@ def isolate(namespaces: Iterable[Layer] = NAMESPACES) -> frozenset[Layer]:
                 _go(way)
             except OSError as error:
                 raise LaunchError(f"the process could not enter its namespaces: {error}") from error
-            mark(way.namespaces)
+            mark(way.namespaces - {Layer.PID_NAMESPACE})
+            mark_for_children(way.namespaces & {Layer.PID_NAMESPACE})
             return way.namespaces
     return frozenset()
 

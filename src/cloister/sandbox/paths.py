@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from pathlib import PurePosixPath
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Final
 
 __all__ = ["mount_points", "targets"]
+
+
+_MOST: Final = 1024
+"""Places; a font folder links to some dozens. A maze of links ends here."""
 
 
 def targets(paths: Iterable[str]) -> tuple[str, ...]:
@@ -20,15 +25,20 @@ def mount_points(paths: Iterable[str]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     waiting = [os.path.normpath(path) for path in paths]
-    while waiting:
+    while waiting and len(found) < _MOST:
         path = waiting.pop()
         real = os.path.realpath(path)
-        if not os.path.exists(real) or _covered(path, found):  # noqa: PTH110 - paths here are plain strings
+        if path in found or _covered(path, found) or not Path(real).exists():
             continue
         found[path] = real
-        # A link to an ancestor would open the rest of the disk for the sake of one folder.
-        waiting += [link for link in _links(path, real) if not _within(path, link)]
+        waiting += [link for link in _links(path, real) if not _widens(link, found)]
     return {path: real for path, real in sorted(found.items()) if not _covered(path, found)}
+
+
+def _widens(link: str, found: Mapping[str, str]) -> bool:
+    """Whether ``link`` leads above what was asked for: it would open the rest of the disk for one folder's sake."""
+    target = os.path.realpath(link)
+    return any(real != target and _within(real, target) for real in found.values())
 
 
 def _links(path: str, real: str) -> Iterator[str]:
@@ -41,7 +51,7 @@ def _links(path: str, real: str) -> Iterator[str]:
                 yield os.path.normpath(os.path.join(seen_from, os.readlink(link)))  # noqa: PTH115, PTH118
 
 
-def _covered(path: str, found: dict[str, str]) -> bool:
+def _covered(path: str, found: Mapping[str, str]) -> bool:
     return any(other != path and _within(path, other) for other in found)
 
 

@@ -1,8 +1,8 @@
 """What happens at a forbidden system call: one line on standard error, then death by SIGSYS.
 
-The filter traps, the kernel sends SIGSYS, the handler here names the call and raises SIGSYS again, whose action
-is the default by then. Should the handler not get that far, the next forbidden call is the last: the kernel
-resets the action before it runs the handler (SA_RESETHAND), and the filter lets nobody set it again.
+The filter traps, the kernel sends SIGSYS, the handler here names the call and traps again, on purpose: by then
+the action is the default, as the kernel resets it before it runs the handler (SA_RESETHAND) and the filter lets
+nobody set it anew. So however far the handler gets, the next forbidden call is the last.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import signal
 from typing import Any, Final
 
-from .kernel import libc, syscall
+from .kernel import libc
 from .syscalls import Architecture, native
 
 __all__ = ["install"]
@@ -77,7 +77,7 @@ def install(kind: str) -> None:
 
 
 def describe(kind: str, architecture: Architecture, number: int, arguments: tuple[int, ...]) -> str:
-    """The line that tells of a violation."""
+    """The line that tells of a violation: numbers and names of Cloister's own, nothing foreign."""
     name = architecture.name_of(number)
     shown = ",".join(f"{argument:#x}" for argument in arguments)
     return f"cloister: sandbox violation: kind={kind} syscall={name} args={shown}\n"
@@ -90,14 +90,14 @@ def _report(_signal: int, info: Any, context: Any) -> None:
             arguments = tuple(context[word] for word in words)
             os.write(2, describe(_kind, _architecture, info[0].call, arguments).encode())
     finally:
-        syscall("tgkill", os.getpid(), _gettid(), int(signal.SIGSYS))
-
-
-def _gettid() -> int:
-    return syscall("gettid")
+        # Not raise(SIGSYS): the first process of a pid namespace survives what it sends itself, but not a trap.
+        libc.syscall(_ALWAYS_FORBIDDEN)
+        os._exit(128 + signal.SIGSYS)
 
 
 _architecture = native()
+# Taken out of Linux in 3.1, so no group has it, and without a filter it does nothing.
+_ALWAYS_FORBIDDEN: Final = ctypes.c_long(_architecture.numbers["nfsservctl"] if _architecture else -1)
 _flags = ctypes.c_int(_SA_SIGINFO | _SA_NODEFER | _SA_RESETHAND).value
 # Kept for the life of the process: the kernel holds its address.
 _handler = _Handler(_report)
