@@ -125,7 +125,11 @@ class Server:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: int
     ) -> None:
         while True:
-            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+            head = (await reader.readexactly(3)).decode("latin-1")
+            if not head.isalpha():  # TLS where none is spoken: answer as servers do
+                await respond(writer, Page(b"<p>plain HTTP only", status=400))
+                return
+            head += (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             first, *lines = head.strip().split("\r\n")
             headers = {
                 name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)
@@ -150,7 +154,7 @@ class Server:
         """Pages only. A body waits for the client's window, as everything does that a server sends."""
         state = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
         state.initiate_connection()
-        waiting: dict[int, bytes] = {}
+        waiting: dict[int, memoryview] = {}
         while True:
             writer.write(state.data_to_send())
             await writer.drain()
@@ -170,7 +174,7 @@ class Server:
                         *page.headers,
                     ]
                     state.send_headers(event.stream_id, fields)
-                    waiting[event.stream_id] = page.body
+                    waiting[event.stream_id] = memoryview(page.body)
                 elif isinstance(event, h2.events.StreamReset):
                     assert event.stream_id is not None
                     self.requests.append(Request("reset", {}, "HTTP/2", connection))
@@ -179,10 +183,10 @@ class Server:
                 self._send_body(state, stream, waiting)
 
     @staticmethod
-    def _send_body(state: h2.connection.H2Connection, stream: int, waiting: dict[int, bytes]) -> None:
+    def _send_body(state: h2.connection.H2Connection, stream: int, waiting: dict[int, memoryview]) -> None:
         while window := min(state.local_flow_control_window(stream), state.max_outbound_frame_size):
             data, waiting[stream] = waiting[stream][:window], waiting[stream][window:]
-            state.send_data(stream, data, end_stream=not waiting[stream])
+            state.send_data(stream, bytes(data), end_stream=not waiting[stream])
             if not waiting[stream]:
                 del waiting[stream]
                 return

@@ -8,12 +8,13 @@ import contextlib
 import dataclasses
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
 
 import ada_url
+import h2.connection
 import h2.errors
 import h2.exceptions
 import httpcore
-from hyperframe.frame import RstStreamFrame
 
 from ..errors import ChannelClosed, RequestFailed
 from ..interfaces.base import FailureCode
@@ -158,11 +159,10 @@ class Client:
     async def _receive(self, url: ada_url.URL, response: httpcore.Response, requests: int) -> Response:
         if not 200 <= response.status <= 999:  # 101: nobody asked to switch protocols
             raise ValueError(f"status {response.status} answers no request of ours")
-        types = headers.values(headers.well_formed(response.headers), "content-type")
         return Response(
             url=url.href,
             status=response.status,
-            content_type=types[-1] if types else "",
+            content_type=headers.content_type(response.headers),
             headers=headers.forwarded(response.headers),
             body=await self._body(url, response),
             requests=requests,
@@ -239,14 +239,17 @@ async def _discard(response: httpcore.Response) -> None:
 async def _reset(response: httpcore.Response) -> None:
     """Tell an HTTP/2 server to stop (HTTP/1.1 is told by the close).
 
-    httpcore forgets an abandoned stream and leaves the server sending, up to 16 MiB of the window that all
-    streams of the connection share.
+    httpcore forgets an abandoned stream: the server goes on, nobody acknowledges what it sends, and 16 MiB later
+    the window that all streams of the connection share is used up. h2 does both once it knows, but httpcore 1.0
+    has no way to tell it other than these private names.
     """
     if "stream_id" not in response.extensions:
         return
-    frame = RstStreamFrame(response.extensions["stream_id"], error_code=h2.errors.ErrorCodes.CANCEL)
+    stream: Any = response.stream
+    state: h2.connection.H2Connection = stream._stream._connection._h2_state
     try:
+        state.reset_stream(response.extensions["stream_id"], h2.errors.ErrorCodes.CANCEL)
         async with asyncio.timeout(_GOODBYE):
-            await response.extensions["network_stream"].write(frame.serialize())
-    except (httpcore.NetworkError, TimeoutError):
-        pass  # the connection is gone, and the stream with it
+            await response.extensions["network_stream"].write(state.data_to_send())
+    except (h2.exceptions.ProtocolError, httpcore.NetworkError, TimeoutError):
+        pass  # the stream or its connection is over already

@@ -10,12 +10,13 @@ import ada_url
 from ..interfaces.request_server import Destination
 from . import decoding, urls
 
-__all__ = ["Headers", "forwarded", "request", "values", "well_formed"]
+__all__ = ["Headers", "content_type", "forwarded", "request", "values"]
 
 Headers = list[tuple[bytes, bytes]]
 
 MAX_FORWARDED = 64
-MAX_FORWARDED_BYTES = 8 * 1024  # names and values: the reply has to fit one packet
+MAX_FORWARDED_BYTES = 8 * 1024  # names and values, as UTF-8: the reply has to fit one packet
+_MAX_CONTENT_TYPE = 1024
 
 _ACCEPT = {
     Destination.DOCUMENT: "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8",
@@ -65,6 +66,12 @@ def values(headers: Headers, name: str) -> list[str]:
     return [value.decode("latin-1") for key, value in headers if key.lower() == wanted]
 
 
+def content_type(headers: Headers) -> str:
+    """The ``Content-Type``: the last one, as in browsers, and "" for none or for one that is absurdly long."""
+    types = values(_well_formed(headers), "content-type")
+    return types[-1] if types and len(types[-1]) <= _MAX_CONTENT_TYPE else ""
+
+
 def forwarded(headers: Headers) -> tuple[tuple[str, str], ...]:
     """The headers for the page: lower-case names, well-formed, without those that concern the connection only.
 
@@ -80,14 +87,14 @@ def forwarded(headers: Headers) -> tuple[tuple[str, str], ...]:
     return tuple(kept)
 
 
-def well_formed(headers: Headers) -> Headers:
+def _well_formed(headers: Headers) -> Headers:
     """Those headers that HTTP allows and the page's interface has room for."""
     return [(name, value) for name, value in headers if _NAME.fullmatch(name) and _VALUE.fullmatch(value)]
 
 
 def _visible(headers: Headers) -> Iterator[tuple[str, str]]:
     named = {name.strip().lower() for value in values(headers, "connection") for name in value.split(",")}
-    for key, value in well_formed(headers):
+    for key, value in _well_formed(headers):
         name = key.decode().lower()
         if name not in _WITHHELD and name not in named:
             yield name, value.decode("latin-1")

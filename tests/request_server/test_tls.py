@@ -1,0 +1,113 @@
+"""Trust anchors come from where the system keeps them, and are all there before files are out of reach."""
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+import warnings
+from pathlib import Path
+
+import certifi
+import pytest
+from tests.servers import Authority
+
+from cloister.interfaces.base import FailureCode
+from cloister.request_server import tls
+
+
+@pytest.fixture
+def no_system_roots(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "no-such-file"))
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "no-such-folder"))
+
+
+def roots(context: ssl.SSLContext) -> set[str]:
+    return {hashlib.sha256(der).hexdigest() for der in context.get_ca_certs(binary_form=True)}
+
+
+def fingerprint(pem: str) -> str:
+    return hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest()
+
+
+def handshake(client: ssl.SSLContext, server: ssl.SSLContext) -> ssl.SSLObject:
+    """Shake hands in memory; the client's side."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ours = client.wrap_bio(to_client, to_server, server_hostname="localhost")
+    theirs = server.wrap_bio(to_server, to_client, server_side=True)
+    for _ in range(4):
+        for side in (ours, theirs):
+            try:
+                side.do_handshake()
+            except ssl.SSLWantReadError:
+                pass
+            except ssl.SSLError:
+                if side is ours:
+                    raise
+    return ours
+
+
+@pytest.mark.usefixtures("no_system_roots")
+def test_without_system_roots_those_of_certifi_are_trusted() -> None:
+    expected = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    expected.load_verify_locations(cafile=certifi.where())
+    assert roots(tls.context()) == roots(expected)
+
+
+@pytest.mark.usefixtures("no_system_roots")
+def test_extra_roots_are_trusted_on_top(authority: Authority) -> None:
+    assert roots(tls.context(authority.roots)) == roots(tls.context()) | {fingerprint(authority.roots)}
+
+
+def test_ssl_cert_file_stands_in_for_the_systems(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "roots.pem"
+    file.write_text(authority.roots)
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "no-such-folder"))
+    assert roots(tls.context()) == {fingerprint(authority.roots)}
+
+
+def test_every_hashed_certificate_of_ssl_cert_dir_is_read_at_once(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    other = Authority()
+    for folder, root in (("a", authority.roots), ("b", other.roots)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "0123abcd.0").write_text(root)
+        (tmp_path / folder / "README").write_text("no certificate")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "no-such-file"))
+    monkeypatch.setenv("SSL_CERT_DIR", f"{tmp_path / 'a'}:{tmp_path / 'b'}")
+    assert roots(tls.context()) == {fingerprint(authority.roots), fingerprint(other.roots)}
+
+
+def test_what_is_no_certificate_is_not_passed_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(ssl.SSLError):
+        tls.context("-----BEGIN CERTIFICATE-----\nnonsense\n-----END CERTIFICATE-----\n")
+    file = tmp_path / "roots.pem"
+    file.write_text("nonsense")
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    with pytest.raises(ssl.SSLError):
+        tls.context()
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_tls_1_2_and_1_3_are_spoken(authority: Authority, version: ssl.TLSVersion) -> None:
+    server = authority.context()
+    server.minimum_version = server.maximum_version = version
+    assert handshake(tls.context(authority.roots), server).version() == version.name.replace("_", ".")
+
+
+def test_older_versions_are_refused(authority: Authority) -> None:
+    server = authority.context()
+    server.set_ciphers("ALL:@SECLEVEL=0")
+    server.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        server.maximum_version = ssl.TLSVersion.TLSv1_1
+    with pytest.raises(ssl.SSLError) as caught:
+        handshake(tls.context(authority.roots), server)
+    failed = tls.failure(caught.value, "localhost")
+    assert failed.code == FailureCode.TLS_FAILED
+    assert "localhost" in failed.detail
+    assert "version" in failed.detail
