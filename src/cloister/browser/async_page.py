@@ -229,25 +229,29 @@ class AsyncPage:
         rows = min(height, max(1, _BAND_PIXELS // width), 16_384)
         writer = PngWriter(width, height)
         encoding: asyncio.Future[None] | None = None
-        bitmap = memory.create_bitmap(width * rows * 4)
         try:
-            with memory.map_bitmap(bitmap, width * rows * 4) as pixels:
-                for y in range(0, height, rows):
-                    band = min(rows, height - y)
-                    await self._ask(
-                        Paint(0, y, width, band), [os.dup(bitmap)], deadline=deadline, timeout=timeout
-                    )
-                    copy = pixels[: width * band * 4]
-                    if encoding is not None:
-                        await encoding
-                    encoding = asyncio.ensure_future(asyncio.to_thread(writer.add, copy))
+            for y in range(0, height, rows):
+                pixels = await self._band(y, width, min(rows, height - y), deadline, timeout)
+                if encoding is not None:
+                    await encoding
+                encoding = asyncio.ensure_future(asyncio.to_thread(writer.add, pixels))
             if encoding is not None:
                 await encoding
             return await asyncio.to_thread(writer.finish)
         finally:
-            os.close(bitmap)
             if encoding is not None and not encoding.done():
                 await asyncio.wait({encoding})
+
+    async def _band(self, y: int, width: int, rows: int, deadline: float, timeout: float) -> bytes:
+        size = width * rows * 4
+        bitmap = memory.create_bitmap(size)
+        try:
+            paint = Paint(0, y, width, rows)
+            await self._ask(paint, [os.dup(bitmap)], deadline=deadline, timeout=timeout)
+            with memory.map_bitmap(bitmap, size) as pixels:
+                return pixels[:]  # a copy: the page's process may go on writing
+        finally:
+            os.close(bitmap)
 
     async def pdf(
         self,

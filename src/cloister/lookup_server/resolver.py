@@ -9,6 +9,7 @@ and a bare top-level domain is no web server (RFC 7085).
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
@@ -62,6 +63,10 @@ def warm_up() -> None:
     dns.message.from_wire(response.to_wire())
 
 
+_BLANK: Final = dns.asyncresolver.Resolver(configure=False)
+"""Made before lock-down: a new one asks for this machine's name, which the process is not to know."""
+
+
 class Resolver:
     """Resolves for one client. Answers are kept for their TTL, and for this client only: a shared cache would tell
     one page what another has looked up.
@@ -73,7 +78,7 @@ class Resolver:
         self._hosts = system.hosts
         self._servers = system.name_servers
         self._lifetime = lifetime
-        self._dns = dns.asyncresolver.Resolver(configure=False)
+        self._dns = copy.copy(_BLANK)
         self._dns.nameservers = [
             dns.nameserver.Do53Nameserver(str(address), port) for address, port in system.name_servers
         ]

@@ -21,7 +21,7 @@ _CLONE_PARENT = 0x00008000  # include/uapi/linux/sched.h
 
 
 def main(kind: str) -> int:
-    """Become ``kind``; returns the exit code."""
+    """Become ``kind``. Returns an exit code only where this process does not become it."""
     if kind not in MODULES:
         return _usage(f"unknown kind of process {kind!r}; there are {', '.join(MODULES)}")
     try:

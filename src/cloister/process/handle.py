@@ -26,6 +26,8 @@ log = logging.getLogger("cloister.process")
 _nonces = itertools.count(1)
 
 SHUTDOWN_TIMEOUT = 5.0
+_CLOSING_TIMEOUT = 1.0
+"""Seconds that a child has between closing its control channel and its end."""
 _KILL_TIMEOUT = 5.0
 """Seconds in which the kernel has a killed process gone. SIGKILL cannot be refused, but a process inside the
 kernel (a slow disk, a core dump of another) is not gone at once."""
@@ -37,6 +39,11 @@ class ExitStatus:
 
     code: int | None = None
     signal: int | None = None
+
+    def __str__(self) -> str:
+        if self.signal is not None:
+            return f"ended by signal {self.signal}"
+        return "gone" if self.code is None else f"exit code {self.code}"
 
     @classmethod
     def from_wait(cls, status: int) -> ExitStatus:
@@ -62,9 +69,11 @@ class ChildProcess:
         handlers: Mapping[type[Message], Any] | None = None,
         ours: bool,
         on_release: Callable[[], None] | None = None,
+        last_words: Callable[[], str] = str,
     ) -> None:
         """``ours``: whether this process is its parent, and so reaps it; the zygote reaps what it forked.
-        ``on_release`` is called when everything else of the handle has been let go."""
+        ``on_release`` is called when everything else of the handle has been let go; ``last_words`` gives what
+        the process wrote last on stderr, to explain a failed start."""
         self.kind = kind
         self.pid = pid
         self.channels = tuple(channels)
@@ -72,6 +81,7 @@ class ChildProcess:
         self._pidfd = pidfd
         self._ours = ours
         self._on_release = on_release
+        self._last_words = last_words
         self._loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[Ready] = self._loop.create_future()
         self._exit: asyncio.Future[ExitStatus] = self._loop.create_future()
@@ -204,9 +214,9 @@ class ChildProcess:
     def _on_control_closed(self, error: Exception | None) -> None:
         if error is not None:
             self.punish(error)
-        elif self._finalizer.alive:
-            # A child without a control channel cannot be asked to end: nothing that it does next is wanted.
-            self.kill()
+        else:
+            # It is ending, or it cannot be asked to any more; a process that ends closes its channel first.
+            self._loop.call_later(_CLOSING_TIMEOUT, _call, weakref.ref(self), "kill")
 
     def _on_pidfd(self) -> None:
         self._loop.remove_reader(self._pidfd)
@@ -217,7 +227,7 @@ class ChildProcess:
         """The end, as the kernel told it of our own child, or the zygote of one that it forked."""
         if not self._exit.done():
             self._exit.set_result(status)
-        self._fail_ready(LaunchError(f"{self.kind} ended before it was ready: {status}"))
+        self._fail_ready(LaunchError(f"{self.kind} ended before it was ready: {status}{self._last_words()}"))
         self.control.close()
 
     def _fail_ready(self, error: Exception) -> None:

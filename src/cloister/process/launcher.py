@@ -102,6 +102,7 @@ async def launch(
         handlers=handlers,
         ours=True,
         on_release=errors.close,
+        last_words=errors.tail,
     )
     log.debug("%s %d started", kind, pid)
     return child
@@ -169,22 +170,25 @@ class _ErrorLog:
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._reader, self._read)
 
-    def _read(self) -> None:
+    def _read(self) -> bool:
+        """Take in what there is; whether there may be more."""
         if self._reader < 0:
-            return
+            return False
         try:
             data = os.read(self._reader, 4096)
         except BlockingIOError:
-            return
+            return False
         for line in data.decode(errors="replace").splitlines():
             self._last.append(printable(line, 300))
             child_log.debug("%s: %s", self._kind, self._last[-1])
         if not data:
             self.close()
+        return bool(data)
 
     def tail(self) -> str:
         """The last line, to explain a failed start."""
-        self._read()
+        while self._read():
+            pass
         return f": {self._last[-1]}" if self._last else ""
 
     def close(self) -> None:

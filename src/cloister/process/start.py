@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import select
+from typing import NoReturn
 
 from .. import sandbox
 from ..errors import BadMessage
@@ -14,7 +15,7 @@ from ..interfaces.zygote import Start as StartMessage
 from ..ipc import Channel, Descriptors, blob
 from ..ipc.codec import Packet, codec
 from ..ipc.service import Start
-from .child import run
+from .child import leave, run
 
 __all__ = ["greet", "serve"]
 
@@ -29,8 +30,8 @@ def greet(channel: int, pid: int) -> None:
     with_descriptor.detach()
 
 
-def serve(module_name: str, channel: int) -> int:
-    """Receive Start, preload, lock down, serve. Returns the exit code."""
+def serve(module_name: str, channel: int) -> NoReturn:
+    """Receive Start, preload, lock down, serve, exit."""
     control = Channel(channel)
     message, fds = _receive(control)
     if not isinstance(message, StartMessage):
@@ -43,7 +44,7 @@ def serve(module_name: str, channel: int) -> int:
     if hasattr(module, "POLICY"):  # the zygote has none yet: it still has to preload what it forks
         os.environ.clear()
         sandbox.enter_empty_root(module.POLICY.read_paths)
-    return run(module, start)
+    leave(run(module, start))
 
 
 def _receive(control: Channel) -> tuple[Message | None, Descriptors]:

@@ -10,9 +10,8 @@ import gc
 import importlib
 import os
 import select
-import sys
 from types import ModuleType
-from typing import Any
+from typing import NoReturn
 
 import msgspec
 
@@ -24,7 +23,7 @@ from ..interfaces.zygote import ZYGOTE, Exited, Fork, Forked, Options
 from ..ipc import Channel, Descriptors
 from ..ipc.codec import Packet, codec
 from ..ipc.service import Start
-from .child import run
+from .child import leave, run
 
 __all__ = ["main", "preload"]
 
@@ -127,10 +126,7 @@ class _Zygote:
         self._send(Packet.EVENT, 0, Exited(pid, os.waitstatus_to_exitcode(status)))
 
 
-def _become(module: Any, message: Fork, fds: list[int]) -> None:
-    """In the forked child: never returns."""
+def _become(module: ModuleType, message: Fork, fds: list[int]) -> NoReturn:
     sandbox.shed(fds)
     control, *channels = (Channel(fd) for fd in fds)
-    code = run(module, Start(control, tuple(channels), message.options, message.allow_degraded))
-    sys.stderr.flush()
-    os._exit(code)
+    leave(run(module, Start(control, tuple(channels), message.options, message.allow_degraded)))
