@@ -1,0 +1,1 @@
+"""image_decoder: a process for one image. It decodes, hands the pixels on, and ends."""
