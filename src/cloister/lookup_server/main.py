@@ -47,8 +47,9 @@ def main(start: Start) -> None:
     report = enter(POLICY, allow_degraded=start.allow_degraded)
 
     async def serve() -> None:
-        handlers = {AddClient: clients.add}
-        Connection(admin, LOOKUP_ADMIN, "server", handlers, on_close=lambda _error: service.stop())
+        Connection(
+            admin, LOOKUP_ADMIN, "server", {AddClient: clients.add}, on_close=lambda _error: service.stop()
+        )
 
     service.run(start.control, report, serve)
 

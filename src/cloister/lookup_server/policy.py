@@ -105,7 +105,7 @@ class Policy:
         for form in (address, *embedded(address)):
             if any(form in network for network in self._networks):
                 continue
-            what = "this machine's own address" if form in self._own else special_use(form)
+            what = special_use(form) or ("this machine's own" if form in self._own else None)
             if what is not None:
                 carried = "" if form == address else f" carries {form}, which"
                 return (
