@@ -364,7 +364,10 @@ def test_the_wrong_kind_of_reply_ends_its_sender() -> None:
 def test_a_flood_of_requests_is_cut_off() -> None:
     async def go() -> None:
         async with pair() as both:
-            asks = [asyncio.ensure_future(both.client.request(Stall(), timeout=5)) for _ in range(MAX_IN_FLIGHT + 1)]
+            asks = [
+                asyncio.ensure_future(both.client.request(Stall(), timeout=5))
+                for _ in range(MAX_IN_FLIGHT + 1)
+            ]
             results = await asyncio.gather(*asks, return_exceptions=True)
             assert all(isinstance(result, ChannelClosed) for result in results)
             assert "requests came at once" in str(both.ended[0])

@@ -63,7 +63,6 @@ class Processes:
             except BaseException:
                 await processes.close()
                 raise
-        here.close()
         for result in started:
             if not isinstance(result, BaseException):
                 await (result.close() if isinstance(result, Zygote) else result.end())
@@ -93,11 +92,7 @@ class Processes:
             raise BrowserClosed("the browser is closed")
         here, there = Channel.pair()
         options = msgspec.msgpack.encode(image_decoder.Options())
-        try:
-            return await self.zygote.fork("image_decoder", options, [there], keep=[here])
-        except BaseException:
-            here.close()
-            raise
+        return await self.zygote.fork("image_decoder", options, [there], keep=[here])
 
     def _on_lookup_closed(self, error: Exception | None) -> None:
         if error is not None:

@@ -68,7 +68,6 @@ class Renderer:
         children = [fork for fork in forks if isinstance(fork, ChildProcess)]
         for fork in forks:
             if isinstance(fork, BaseException):
-                page_here.close()
                 await asyncio.gather(*(child.end() for child in children))
                 raise fork
         renderer.request_server, renderer.web_content = children

@@ -63,11 +63,15 @@ async def launch(
 ) -> ChildProcess:
     """Start ``python -m cloister --subprocess-kind=KIND`` and hand it ``channels`` (given away, whatever happens).
 
-    ``keep`` are this side's ends, for the handle. Raises :class:`LaunchError` when it does not come up.
+    ``keep`` are this side's ends, closed with the handle, or here when this fails.
+    Raises :class:`LaunchError` when it does not come up.
     """
     control, theirs = Channel.pair()
     try:
         process, errors = _spawn(kind, theirs)
+    except BaseException:
+        _close(control, *channels, *keep)
+        raise
     finally:
         theirs.close()
     try:
@@ -80,14 +84,13 @@ async def launch(
             os.close(fd)
         pidfd = os.pidfd_open(pid)
     except BaseException:
-        control.close()
+        _close(control, *keep)
         process.kill()
         process.wait()
         errors.close()
         raise
     finally:
-        for channel in channels:
-            channel.close()
+        _close(*channels)
     if pid == process.pid:
         process.returncode = 0  # the handle reaps it, by its pidfd
     else:
@@ -106,6 +109,11 @@ async def launch(
     )
     log.debug("%s %d started", kind, pid)
     return child
+
+
+def _close(*channels: Channel) -> None:
+    for channel in channels:
+        channel.close()
 
 
 def _spawn(kind: str, theirs: Channel) -> tuple[subprocess.Popen[bytes], _ErrorLog]:
@@ -236,7 +244,8 @@ class Zygote:
         keep: Sequence[Channel] = (),
         timeout: float = _FORK_TIMEOUT,
     ) -> ChildProcess:
-        """Fork a child and hand it ``channels`` (given away, whatever happens); ``keep`` are this side's ends.
+        """Fork a child and hand it ``channels`` (given away, whatever happens); ``keep`` are this side's ends,
+        closed with the handle, or here when this fails.
 
         Raises :class:`LaunchError`, or :class:`BrowserClosed` when the zygote has ended.
         """
@@ -248,14 +257,12 @@ class Zygote:
             await self.process.ready(_LAUNCH_TIMEOUT)
             forked, fds = await self.process.control.request(fork, given.release(), timeout=timeout)
             child = self._adopt(kind, forked.pid, fds.take(), control, keep)
-        except RequestFailed as error:
-            control.close()
-            raise LaunchError(f"{kind} could not be forked: {error.detail}") from None
-        except ChannelClosed:
-            control.close()
-            raise BrowserClosed(f"{kind} could not be forked: the zygote has ended") from None
-        except BaseException:
-            control.close()
+        except BaseException as error:
+            _close(control, *keep)
+            if isinstance(error, RequestFailed):
+                raise LaunchError(f"{kind} could not be forked: {error.detail}") from None
+            if isinstance(error, ChannelClosed):
+                raise BrowserClosed(f"{kind} could not be forked: the zygote has ended") from None
             raise
         finally:
             self._forking -= 1
