@@ -12,7 +12,7 @@ import asyncio
 import copy
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Any
+from typing import Any, Final
 
 import dns.asyncresolver
 import dns.exception
