@@ -242,7 +242,7 @@ def self_signed(directory: str) -> ssl.SSLContext:
         .sign(key, hashes.SHA256())
     )
     pem = f"{directory}/self-signed.pem"
-    with open(pem, "wb") as file:  # noqa: PTH123 - a path that the test gave
+    with open(pem, "wb") as file:
         file.write(
             key.private_bytes(
                 serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()

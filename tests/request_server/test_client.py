@@ -40,7 +40,7 @@ def failure(client: Opener, url: str, **limits: int) -> RequestFailed:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - what it waits for happens in the server's thread
+        while not condition():
             await asyncio.sleep(0.005)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import importlib.util
 import ssl
+import sys
 import zlib
 from collections.abc import Sequence
 
@@ -32,6 +34,7 @@ def run(context: ssl.SSLContext) -> None:
     )
     _begin_handshake(context)
     _decode()
+    _settle_sniffio()
 
 
 async def _fetch(url: str, backend: httpcore.AsyncNetworkBackend, context: ssl.SSLContext) -> None:
@@ -69,3 +72,9 @@ def _decode() -> None:
         decoder = decoding.decoder([name], lambda _piece: None)
         decoder.feed(data)
         decoder.finish()
+
+
+def _settle_sniffio() -> None:
+    """httpcore imports it anew for every request. Where it is missing, each time is a search through files."""
+    if importlib.util.find_spec("sniffio") is None:
+        sys.modules["sniffio"] = None  # type: ignore[assignment]  # the import system's way to say: there is none
