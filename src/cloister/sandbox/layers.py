@@ -71,7 +71,8 @@ ABOUT: Final[dict[Layer, tuple[str, str]]] = {
 _NOT_INHERITED: Final = frozenset({Layer.DESCRIPTORS, Layer.OWN_SESSION})
 
 _prepared: set[Layer] = set()
-_for_children: set[Layer] = set()
+_of_children: dict[Layer, int] = {}
+os.register_at_fork(after_in_child=lambda: _prepared.difference_update(_NOT_INHERITED))
 
 
 def mark(layers: Iterable[Layer]) -> None:
@@ -81,17 +82,9 @@ def mark(layers: Iterable[Layer]) -> None:
 
 def mark_for_children(layers: Iterable[Layer]) -> None:
     """Record that ``layers`` will hold in what this process forks, though not in itself."""
-    _for_children.update(layers)
+    _of_children.update(dict.fromkeys(layers, os.getpid()))
 
 
 def in_force() -> frozenset[Layer]:
     """The layers that were put up in this process so far, or in the one it was forked from and still hold."""
-    return frozenset(_prepared)
-
-
-def _after_fork() -> None:
-    _prepared.difference_update(_NOT_INHERITED)
-    _prepared.update(_for_children)
-
-
-os.register_at_fork(after_in_child=_after_fork)
+    return frozenset(_prepared | {layer for layer, parent in _of_children.items() if parent != os.getpid()})

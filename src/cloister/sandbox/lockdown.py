@@ -7,15 +7,13 @@ from typing import Final
 from cloister.errors import SandboxUnavailable
 
 from . import landlock, privileges, seccomp
-from .kernel import prctl, prctl_or_none
+from .kernel import prctl
 from .layers import ABOUT, Layer, in_force
 from .policy import Policy, Report
 
 __all__ = ["enter", "prepare", "why_missing"]
 
 _SET_NO_NEW_PRIVS: Final = 38
-_SET_MDWE: Final = 65  # Linux 6.3
-_MDWE_REFUSE_EXEC_GAIN: Final = 1
 
 
 def enter(policy: Policy, *, allow_degraded: bool = False) -> Report:
@@ -45,7 +43,7 @@ def enter(policy: Policy, *, allow_degraded: bool = False) -> Report:
     privileges.refuse_to_be_read()
     privileges.die_with_parent()
     held |= {Layer.NOT_DUMPABLE, Layer.DIES_WITH_PARENT}
-    if prctl_or_none(_SET_MDWE, _MDWE_REFUSE_EXEC_GAIN) is not None:
+    if privileges.refuse_executable_memory():
         held.add(Layer.NO_EXECUTABLE_MEMORY)
     # After the user: the kernel counts processes per user.
     policy.limits.apply()

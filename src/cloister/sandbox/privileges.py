@@ -17,6 +17,7 @@ __all__ = [
     "drop_capabilities",
     "drop_user",
     "effective_capabilities",
+    "refuse_executable_memory",
     "refuse_to_be_read",
 ]
 
@@ -30,6 +31,8 @@ _CAPBSET_DROP: Final = 24
 _SET_SECUREBITS: Final = 28
 _CAP_AMBIENT: Final = 47
 _CAP_AMBIENT_CLEAR_ALL: Final = 4
+_SET_MDWE: Final = 65  # Linux 6.3
+_MDWE_REFUSE_EXEC_GAIN: Final = 1
 _CAPABILITY_VERSION_3: Final = 0x20080522
 _CAP_SETGID: Final = 6
 _CAP_SETUID: Final = 7
@@ -127,3 +130,8 @@ def refuse_to_be_read() -> None:
     A change of credentials resets it (to fs.suid_dumpable), so it comes after them.
     """
     prctl(_SET_DUMPABLE, 0)
+
+
+def refuse_executable_memory() -> bool:
+    """No memory that could ever be written becomes executable, and none is both. Whether the kernel has that."""
+    return prctl_or_none(_SET_MDWE, _MDWE_REFUSE_EXEC_GAIN) is not None
