@@ -30,21 +30,26 @@ _ESCAPE = re.compile(r"\\(?:([0-9a-fA-F]{1,6})(?:\r\n|[ \t\r\n\f])?|(\r\n|[\n\r\
 
 # What the URL parser drops from the middle of a scheme (URL standard, "remove all ASCII tab or newline"), in
 # every way that CSS can write it.
-_IGNORED = r"(?:[\t\n\r\f]|\\(?:\r\n|[\n\r\f])|\\0{0,5}[9aAdD](?:\r\n|[ \t\n\r\f])?)*"
+_IGNORED = r"(?:[\t\n\r\f]|\\(?:\r\n|[\n\r\f])|\\0{0,5}[9aAdD](?:\r\n|[ \t\n\r\f])?)*+"
 _COLON = r"(?::|\\:|\\0{0,4}3[aA](?:\r\n|[ \t\n\r\f])?)"
 _DATA = re.compile(f"(d{_IGNORED}a{_IGNORED}t{_IGNORED}a{_IGNORED}){_COLON}", re.IGNORECASE)
 _LOOKALIKE = "\ua789"  # MODIFIER LETTER COLON: reads as a colon where the text is shown, and starts no URL
 
-_STRING = r""""(?:[^"\\\n\r\f]|\\(?:\r\n|.))*"|'(?:[^'\\\n\r\f]|\\(?:\r\n|.))*'"""
-_URL = rf"""url\(\s*(?:{_STRING}|(?:[^\s"'()\\]|\\.)*)\s*\)"""
+# Possessive throughout: a hostile sheet is read in a time that its length bounds.
+_OPEN_STRING = r""""(?:[^"\\\n\r\f]|\\(?:\r\n|.))*+|'(?:[^'\\\n\r\f]|\\(?:\r\n|.))*+"""
+_STRING = r""""(?:[^"\\\n\r\f]|\\(?:\r\n|.))*+"|'(?:[^'\\\n\r\f]|\\(?:\r\n|.))*+'"""
+_COMMENT = r"/\*(?>.*?\*/)"
+_BARE = r"""(?:[^\s"'()\\]|\\[0-9a-fA-F]{1,6}+(?:\r\n|\s)?+|\\.)*+"""
+_URL = rf"""url\(\s*+(?:{_STRING}|{_BARE})\s*+\)"""
 _TOKEN = re.compile(
     rf"""
-      @import(?:\s|/\*.*?\*/)*(?P<import>{_STRING}|{_URL})
+      @import(?:\s|{_COMMENT})*+(?P<import>{_STRING}|{_URL})
     | (?<![\w-])(?P<url>{_URL})
     | (?P<font_face>@font-face\b)
     | (?P<end>\}})
-    | /\*.*?(?:\*/|\Z)
-    | {_STRING}
+    | {_COMMENT}
+    | /\*.*
+    | (?:{_OPEN_STRING})["']?
     """,
     re.DOTALL | re.IGNORECASE | re.VERBOSE,
 )

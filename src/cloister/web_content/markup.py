@@ -8,7 +8,7 @@ characters. So text stays text, and an attribute an attribute.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import turbohtml
 from turbohtml import Element, Namespace
@@ -26,12 +26,11 @@ _GONE = (
 _UNWRAPPED = "noscript, object"  # no JavaScript and no plugins: what stands inside is what the page shows
 _RAW_TEXT = "xmp, listing, plaintext"
 
-# XPath 1.0. A name beside these characters is no name that a page needs, and one that a parser may split.
-_NAME = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_:."
-_ODD_ELEMENTS = f"//*[translate(name(), '{_NAME}', '') != '']"
-_ODD_ATTRIBUTES = f"//*[@*[translate(name(), '{_NAME}', '') != '']]"
-_SUSPECT_ATTRIBUTES = "//*[@*[contains(translate(., 'DAT\t\n\r\f', 'dat'), 'data:') or contains(., '\\')]]"
-_COMMENTS = "//comment() | //processing-instruction()"
+_ODD_NAME = re.compile(r"[^A-Za-z0-9_:.-]")
+"""In the name of an element or an attribute: no page needs it, and two parsers may split it in two ways."""
+
+_SUSPECT = re.compile(r"\\|d[\t\n\r\f]*a[\t\n\r\f]*t[\t\n\r\f]*a[\t\n\r\f]*:", re.IGNORECASE)
+"""In an attribute's value: a ``data:`` URL, or an escape of CSS that may hide one."""
 
 _SHOWN = {"alt", "title", "placeholder", "value", "id", "name"}
 """Attributes that the engine shows or compares, and never reads as a style or as a URL to load."""
@@ -48,18 +47,13 @@ def prepare(document: turbohtml.Document, references: References, width: int) ->
     """Change ``document`` for a viewport of ``width`` CSS pixels, and collect its references."""
     document.remove(_GONE)
     document.strip_tags(_UNWRAPPED)
-    for node in list(_nodes(document, _COMMENTS)):
-        node.extract()
-    for element in [*_elements(document, _ODD_ELEMENTS), *document.select(_RAW_TEXT)]:
-        element.tag = "pre" if element.matches(_RAW_TEXT) else "span"
-    for element in _elements(document, _ODD_ATTRIBUTES):
-        for name in [name for name in element.attrs if name.strip(_NAME)]:
-            del element.attrs[name]
+    for element in document.select(_RAW_TEXT):
+        element.tag = "pre"
     for link in document.select("link"):
         _stylesheet(link, references)
     for image in document.select("img"):
         _image(image, references, width)
-    for element in document.select("svg image, svg use, svg feImage, svg *|*[href], [background]"):
+    for element in document.select("svg image, svg use, svg feImage, [background]"):
         _linked_image(element, references)
     for style in document.select("style"):
         _style(style, references)
@@ -67,8 +61,7 @@ def prepare(document: turbohtml.Document, references: References, width: int) ->
         value = element.attr("style") or ""
         if "(" in value or "\\" in value:
             element.attrs["style"] = references.css(value)
-    for element in _elements(document, _SUSPECT_ATTRIBUTES):
-        _disarm(element)
+    _purge(document)
 
 
 def finish(document: turbohtml.Document, lacks: Callable[[str], bool]) -> str:
@@ -119,19 +112,32 @@ def _linked_image(element: Element, references: References) -> None:
             element.attrs[name] = url
 
 
-def _disarm(element: Element) -> None:
-    for name in list(element.attrs):
-        value = element.attr(name)
-        if value is None or name in _SHOWN or name.startswith(("data-", "aria-", "on")):
-            continue
-        if name == "href" and element.tag in {"a", "area"}:
-            continue
+def _purge(document: turbohtml.Document) -> None:
+    """The last look, at every node: whatever the steps before did, this is what the engine gets to see."""
+    for node in [
+        n for n in document.descendants if not isinstance(n, Element | turbohtml.Text | turbohtml.Doctype)
+    ]:
+        node.extract()  # comments, processing instructions, CDATA sections
+    for element in document.iter_elements():
+        if _ODD_NAME.search(element.tag):
+            element.tag = "span"
+        for name, value in list(element.attrs.items()):
+            if _ODD_NAME.search(name):
+                del element.attrs[name]
+            elif isinstance(value, str) and (":" in value or "\\" in value) and _SUSPECT.search(value):
+                _disarm(element, name, value)
+
+
+def _disarm(element: Element, name: str, value: str) -> None:
+    is_shown = name in _SHOWN or name.startswith(("data-", "aria-"))
+    is_link = name == "href" and element.tag in {"a", "area"}
+    if not is_shown and not is_link:
         element.attrs[name] = css.neutralise(css.normalise(value))
 
 
 # ── srcset (HTML, 4.8.4.2: "image source") ────────────────────────────────────────────────────────────────────
 
-_CANDIDATE = re.compile(r"[\s,]*([^\s,]\S*[^\s,]|[^\s,])(?:\s+([\d.]+)([wx]))?\s*(?:,|$)")
+_CANDIDATE = re.compile(r"(?<![^\s,])([^\s,]++(?:,++[^\s,]++)*+)(?:\s++([\d.]++)([wx]))?+\s*+(?:,|$)")
 _LENGTH = re.compile(r"([\d.]+)(px|vw)$")
 _MEDIA = re.compile(r"\((min|max)-width\s*:\s*([\d.]+)(px|em)\)")
 _SHOWABLE = {
@@ -198,13 +204,3 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError:
         return 0.0
-
-
-def _nodes(document: turbohtml.Document, expression: str) -> Iterator[turbohtml.Node]:
-    found = document.xpath(expression)
-    if isinstance(found, list):
-        yield from (node for node in found if isinstance(node, turbohtml.Node))
-
-
-def _elements(document: turbohtml.Document, expression: str) -> list[Element]:
-    return [node for node in _nodes(document, expression) if isinstance(node, Element)]

@@ -51,7 +51,7 @@ def parse_data(url: str) -> tuple[str, bytes] | None:
     data = urllib.parse.unquote_to_bytes(body)
     content_type = header.strip()
     if encoded := re.search(r";\s*base64$", content_type, re.IGNORECASE):
-        content_type = content_type[: encoded.start()]
+        content_type = content_type[: encoded.start()].rstrip()
         squeezed = re.sub(rb"[\t\n\f\r =]", b"", data)
         try:
             data = base64.b64decode(squeezed + b"=" * (-len(squeezed) % 4), validate=True)
