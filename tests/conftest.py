@@ -33,9 +33,9 @@ def descriptors() -> dict[int, str]:
     return {fd: what for fd, what in found.items() if "/proc/" not in what and "urandom" not in what}
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Fails the test that leaves a child process or a descriptor. What a module shares is made before."""
+    """Fails the module whose tests leave a child process, a zombie, a socket, a memfd or any other descriptor."""
     before_children, before_descriptors = children(), descriptors()
     yield
     gc.collect()
