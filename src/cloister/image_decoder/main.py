@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 import msgspec
 
-from cloister.errors import RequestFailed
+from cloister.errors import BadMessage, RequestFailed
 from cloister.interfaces.base import Blob, FailureCode
 from cloister.interfaces.image_decoder import IMAGES, Decode, Decoded, DecodeFile, Options
-from cloister.ipc import Connection, Descriptors, blob
+from cloister.ipc import Channel, Connection, Descriptors, blob
 from cloister.ipc.service import Service, Start
 from cloister.sandbox import enter
 
@@ -38,24 +38,41 @@ def main(start: Start) -> None:
     service = Service()
     report = enter(POLICY, allow_degraded=start.allow_degraded)
 
-    def answer(read: Callable[[], bytes]) -> tuple[Decoded, list[int]]:
+    async def serve() -> None:
+        _OneImage(work, options.max_pixels, service.stop)
+
+    service.run(start.control, report, serve)
+
+
+class _OneImage:
+    """The work channel, until its first request is answered."""
+
+    def __init__(self, channel: Channel, max_pixels: int, stop: Callable[[], None]) -> None:
+        self._max_pixels = max_pixels
+        self._stop = stop
+        self._asked = False
+        handlers = {Decode: self._decode, DecodeFile: self._decode_file}
+        self._connection = Connection(channel, IMAGES, "server", handlers, on_close=lambda _error: stop())
+
+    async def _decode(self, message: Decode, fds: Descriptors) -> tuple[Decoded, list[int]]:
+        return self._answer(lambda: _unpack(message.body, fds))
+
+    async def _decode_file(self, _message: DecodeFile, fds: Descriptors) -> tuple[Decoded, list[int]]:
+        return self._answer(lambda: _read(fds.take()))
+
+    def _answer(self, read: Callable[[], bytes]) -> tuple[Decoded, list[int]]:
+        if self._asked:
+            raise BadMessage("an image_decoder decodes one image")
+        self._asked = True
         # The reply is sent in the step of the loop that this runs in, and the end comes in the next.
-        asyncio.get_running_loop().call_soon(service.stop)
-        pixels = decode(read(), options.max_pixels)
+        asyncio.get_running_loop().call_soon(self._end)
+        pixels = decode(read(), self._max_pixels)
         reply = Decoded(pixels.width, pixels.height, pixels.format, pixels.frames, pixels.has_alpha)
         return reply, [pixels.fd]
 
-    async def decode_body(message: Decode, fds: Descriptors) -> tuple[Decoded, list[int]]:
-        return answer(lambda: _unpack(message.body, fds))
-
-    async def decode_file(_message: DecodeFile, fds: Descriptors) -> tuple[Decoded, list[int]]:
-        return answer(lambda: _read(fds.take()))
-
-    async def serve() -> None:
-        handlers = {Decode: decode_body, DecodeFile: decode_file}
-        Connection(work, IMAGES, "server", handlers, on_close=lambda _error: service.stop())
-
-    service.run(start.control, report, serve)
+    def _end(self) -> None:
+        self._connection.close()
+        self._stop()
 
 
 def _check_size(size: int) -> None:

@@ -1,0 +1,206 @@
+"""The lookup_server as it is used: started by exec, locked down, asked over channels that the browser adds."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+import dns.message
+import dns.rrset
+import msgspec
+import pytest
+
+from cloister.errors import ChannelClosed, LaunchError, RequestFailed
+from cloister.interfaces.lookup_server import (
+    LOOKUP,
+    LOOKUP_ADMIN,
+    AddClient,
+    Connect,
+    Options,
+    PolicyRules,
+)
+from cloister.ipc import Channel, Connection
+from cloister.lookup_server.sandbox import POLICY
+from cloister.process import ChildProcess, launch
+
+from .conftest import CanaryMaker, Zone
+
+T = TypeVar("T")
+
+
+class Server:
+    """A lookup_server, and a way to ask it as a new request_server would."""
+
+    def __init__(self, child: ChildProcess, admin: Connection) -> None:
+        self.child = child
+        self.admin = admin
+        self.made: list[Connection] = []
+
+    def channel(self) -> Channel:
+        here, there = Channel.pair()
+        self.admin.send(AddClient(), [there.detach()])
+        return here
+
+    def client(self) -> Connection:
+        self.made.append(Connection(self.channel(), LOOKUP, "client"))
+        return self.made[-1]
+
+
+async def connect(client: Connection, host: str, port: int) -> str:
+    """Connect and send a byte; the address that it went to."""
+    reply, fds = await client.request(Connect(host, port), timeout=20)
+    with socket.socket(fileno=fds.take()) as connection:
+        connection.send(b"x")
+    return reply.address
+
+
+@contextlib.asynccontextmanager
+async def _running(options: Options) -> AsyncIterator[Server]:
+    here, there = Channel.pair()
+    admin = Connection(here, LOOKUP_ADMIN, "client")
+    child = await launch("lookup_server", msgspec.msgpack.encode(options), [there])
+    server = Server(child, admin)
+    try:
+        await child.ready()
+        yield server
+    finally:
+        for connection in (*server.made, admin):
+            connection.close()
+        await child.end()
+
+
+def with_server(work: Callable[[Server], Awaitable[T]], zone: Zone, rules: PolicyRules) -> T:
+    async def run() -> T:
+        async with zone.serve() as port:
+            options = Options(rules, dns_servers=(f"127.0.0.1:{port}",), connect_timeout=10_000)
+            async with _running(options) as server:
+                return await work(server)
+
+    return asyncio.run(run())
+
+
+def test_clients_are_connected_and_refused_side_by_side(zone: Zone, canary: CanaryMaker) -> None:
+    allowed, forbidden = canary("127.0.0.1"), canary("127.0.0.2")
+    zone.records = {
+        "good.example": ["CNAME alias.example."],
+        "alias.example": ["A 127.0.0.1"],
+        "bad.example": ["A 127.0.0.2", "AAAA ::1", "TXT hello", "SSHFP 1 1 aa"],
+    }
+    rules = PolicyRules(allow_hosts=(f"good.example:{allowed.port}",))
+
+    async def work(server: Server) -> None:
+        first, second = server.client(), server.client()
+        good = asyncio.create_task(connect(first, "good.example", allowed.port))
+        for host, code in (
+            ("bad.example", "address_refused"),
+            ("nowhere.example", "unknown_host"),
+            ("0x7f.1", "bad_url"),
+        ):
+            with pytest.raises(RequestFailed) as caught:
+                await connect(second, host, forbidden.port)
+            assert caught.value.code == code
+        assert await good == "127.0.0.1"
+
+    with_server(work, zone, rules)
+    assert (allowed.count(), forbidden.count()) == (1, 0)
+
+
+def test_an_answer_over_tcp_is_understood_after_lock_down(zone: Zone, canary: CanaryMaker) -> None:
+    listener = canary()
+    zone.records = {"a.example": ["A 127.0.0.1"]}
+    zone.truncate_udp = True
+
+    async def work(server: Server) -> str:
+        return await connect(server.client(), "a.example", listener.port)
+
+    assert with_server(work, zone, PolicyRules(allow_hosts=("a.example",))) == "127.0.0.1"
+    assert ("a.example", "A", "tcp") in zone.asked
+
+
+def test_records_of_any_type_in_an_answer_do_no_harm(zone: Zone, canary: CanaryMaker) -> None:
+    listener = canary()
+
+    def script(query: dns.message.Message) -> bytes:
+        response = dns.message.make_response(query)
+        name = query.question[0].name
+        if query.question[0].rdtype.name == "A":
+            response.answer.append(dns.rrset.from_text(name, 60, "IN", "A", "127.0.0.1"))
+        wire = bytearray(response.to_wire())
+        kinds = [*range(2, 110), 249, 250, 255, 256, 257, 32768, 65280, 65535]
+        for kind in kinds:  # each as an additional record of class IN with "a." as its data
+            wire += name.to_wire() + kind.to_bytes(2) + b"\0\1\0\0\0\1\0\3\1a\0"
+        wire[10:12] = len(kinds).to_bytes(2)
+        return bytes(wire)
+
+    zone.script = script
+
+    async def work(server: Server) -> None:
+        client = server.client()
+        with contextlib.suppress(RequestFailed):
+            await connect(client, "a.example", listener.port)
+        assert await connect(client, "127.0.0.1", listener.port) == "127.0.0.1"
+
+    with_server(work, zone, PolicyRules(allow_hosts=("a.example", "127.0.0.1")))
+
+
+def test_a_client_that_breaks_the_protocol_loses_its_channel_and_nobody_else_does(
+    zone: Zone, canary: CanaryMaker
+) -> None:
+    listener = canary()
+
+    async def work(server: Server) -> str:
+        honest = server.client()
+        broken = server.channel()
+        broken.send(b"\xffgarbage")
+        reads = asyncio.Event()
+        asyncio.get_running_loop().add_reader(broken.fileno(), reads.set)
+        await asyncio.wait_for(reads.wait(), 10)
+        with pytest.raises(ChannelClosed):
+            broken.receive()
+        asyncio.get_running_loop().remove_reader(broken.fileno())
+        broken.close()
+        return await connect(honest, "127.0.0.1", listener.port)
+
+    assert with_server(work, zone, PolicyRules(allow_hosts=("127.0.0.1",))) == "127.0.0.1"
+
+
+def test_it_is_locked_down_in_the_hosts_network_and_without_files(zone: Zone) -> None:
+    async def work(server: Server) -> tuple[str, list[str]]:
+        root = Path(f"/proc/{server.child.pid}")
+        status = (root / "status").read_text()
+        report = server.child.report
+        assert report is not None
+        assert "network namespace" not in " ".join(report.missing)
+        return status, list(report.layers)
+
+    status, layers = with_server(work, zone, PolicyRules())
+    assert "NoNewPrivs:\t1" in status
+    assert "Seccomp:\t2" in status
+    assert "Threads:\t1" in status
+    assert layers
+
+
+@pytest.mark.parametrize(
+    "options",
+    [Options(PolicyRules(allow_hosts=("a/b",))), Options(dns_servers=("dns.example",))],
+    ids=["rule", "name server"],
+)
+def test_a_policy_that_is_not_understood_does_not_start(options: Options) -> None:
+    async def run() -> None:
+        async with _running(options):
+            pass
+
+    with pytest.raises((LaunchError, ChannelClosed)):
+        asyncio.run(run())
+
+
+def test_the_policy_has_sockets_that_connect_and_no_files() -> None:
+    for call in ("openat", "bind", "listen", "accept4", "execve", "clone", "fork", "ptrace"):
+        assert not POLICY.allows(call)
+    assert POLICY.allows("connect")
+    assert POLICY.connects
+    assert POLICY.read_paths == ()
