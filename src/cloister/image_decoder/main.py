@@ -51,8 +51,13 @@ class _OneImage:
         self._max_pixels = max_pixels
         self._stop = stop
         self._asked = False
-        handlers = {Decode: self._decode, DecodeFile: self._decode_file}
-        self._connection = Connection(channel, IMAGES, "server", handlers, on_close=lambda _error: stop())
+        self._connection = Connection(
+            channel,
+            IMAGES,
+            "server",
+            {Decode: self._decode, DecodeFile: self._decode_file},
+            on_close=lambda _error: stop(),
+        )
 
     async def _decode(self, message: Decode, fds: Descriptors) -> tuple[Decoded, list[int]]:
         return self._answer(lambda: _unpack(message.body, fds))
