@@ -218,7 +218,11 @@ def test_the_attempt_itself_is_sound_where_nothing_stands_in_its_way(
     attempt: Callable[[Outside], None], outside: Outside, this_machine: sandbox.Machine
 ) -> None:
     """A test of the tests: a denial must not come from an attempt that could never work."""
-    needed = {mount: 21, raise_a_limit: 24}.get(attempt)  # CAP_SYS_ADMIN, CAP_SYS_RESOURCE
+    needs: dict[Callable[[Outside], None], int] = {
+        mount: 21,
+        raise_a_limit: 24,
+    }  # CAP_SYS_ADMIN, CAP_SYS_RESOURCE
+    needed = needs.get(attempt)
     if needed is not None and not privileges.effective_capabilities() >> needed & 1:
         pytest.skip("this user may not do it anyway")
     if attempt is make_a_namespace and Layer.USER_NAMESPACE not in this_machine.available:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -10,8 +11,9 @@ from typing import Final
 __all__ = ["mount_points", "targets"]
 
 
-_MOST: Final = 1024
-"""Places; a font folder links to some dozens. A maze of links ends here."""
+# A font folder links to some dozens of places, each by one name or two. A maze of links ends here.
+_MOST_PLACES: Final = 1024
+_MOST_NAMES: Final = 4
 
 
 def targets(paths: Iterable[str]) -> tuple[str, ...]:
@@ -24,21 +26,33 @@ def mount_points(paths: Iterable[str]) -> dict[str, str]:
     from each path, as written, to the real file or folder. None is inside another; what is not there is left out.
     """
     found: dict[str, str] = {}
+    names: Counter[str] = Counter()
     waiting = [os.path.normpath(path) for path in paths]
-    while waiting and len(found) < _MOST:
+    while waiting and len(found) < _MOST_PLACES:
         path = waiting.pop()
         real = os.path.realpath(path)
-        if path in found or _covered(path, found) or not Path(real).exists():
+        if _covered(path, found) or names[real] == _MOST_NAMES or not Path(real).exists():
             continue
         found[path] = real
-        waiting += [link for link in _links(path, real) if not _widens(link, found)]
-    return {path: real for path, real in sorted(found.items()) if not _covered(path, found)}
+        names[real] += 1
+        waiting += [
+            link for link in _links(path, real) if not _covered(link, found) and not _widens(link, found)
+        ]
+    return {path: real for path, real in sorted(found.items()) if not _inside(path, found)}
+
+
+def _covered(path: str, found: Mapping[str, str]) -> bool:
+    return path in found or _inside(path, found)
+
+
+def _inside(path: str, found: Mapping[str, str]) -> bool:
+    return any(str(parent) in found for parent in PurePosixPath(path).parents)
 
 
 def _widens(link: str, found: Mapping[str, str]) -> bool:
     """Whether ``link`` leads above what was asked for: it would open the rest of the disk for one folder's sake."""
-    target = os.path.realpath(link)
-    return any(real != target and _within(real, target) for real in found.values())
+    target = PurePosixPath(os.path.realpath(link))
+    return any(target in PurePosixPath(real).parents for real in found.values())
 
 
 def _links(path: str, real: str) -> Iterator[str]:
@@ -49,11 +63,3 @@ def _links(path: str, real: str) -> Iterator[str]:
             if os.path.islink(link):  # noqa: PTH114
                 seen_from = path + folder.removeprefix(real)
                 yield os.path.normpath(os.path.join(seen_from, os.readlink(link)))  # noqa: PTH115, PTH118
-
-
-def _covered(path: str, found: Mapping[str, str]) -> bool:
-    return any(other != path and _within(path, other) for other in found)
-
-
-def _within(path: str, folder: str) -> bool:
-    return PurePosixPath(path).is_relative_to(folder)
