@@ -13,6 +13,10 @@ __all__ = ["PIXEL", "lay_out", "paint"]
 PIXEL = 0.75
 """Points in a CSS pixel: the engine measures pages in 1/72 inch."""
 
+_CANVAS = "html { min-height: 100vh }"
+"""The background of the root covers the whole canvas (CSS Backgrounds 3, 2.11.1); the engine paints it as far as
+the document reaches, so a document reaches to the end of the viewport."""
+
 
 def lay_out(
     html: str, base_url: str, width: int, height: int, fetcher: plutoprint.ResourceFetcher
@@ -24,7 +28,7 @@ def lay_out(
         plutoprint.MEDIA_TYPE_SCREEN,
     )
     book.custom_resource_fetcher = fetcher
-    book.load_html(html, base_url=base_url)
+    book.load_html(html, user_style=_CANVAS, base_url=base_url)
     return book
 
 
