@@ -31,7 +31,7 @@ def demo(arguments: Namespace) -> int:
 
 
 def doctor(arguments: Namespace) -> int:
-    """``cloister doctor``: 0 if every process gets what its policy asks for, and else 3."""
+    """``cloister doctor``: 0 if every process gets what its policy requires, and else 3."""
     from . import examination
 
     found = examination.examine()
@@ -39,4 +39,4 @@ def doctor(arguments: Namespace) -> int:
         print(json.dumps(dataclasses.asdict(found), indent=2))
     else:
         examination.show(found)
-    return 0 if found.whole else 3
+    return 3 if found.refused else 0

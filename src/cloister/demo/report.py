@@ -35,9 +35,9 @@ def show(report: Report, console: Console) -> None:
     )
     console.print(_good(good))
     console.print()
-    for visit in hostile:
-        console.print(_hostile(visit))
+    console.print(_hostile(hostile))
     console.print(_attempts(report))
+    console.print(_canary(report))
     console.print(_tree(report.processes))
     console.print()
     _killed(report, console)
@@ -51,55 +51,67 @@ def _mark(held: bool) -> Text:
 def _good(visits: list[Visit]) -> Table:
     table = Table.grid(padding=(0, 2))
     for visit in visits:
-        row = (
-            Text.assemble(_mark(visit.held), visit.name),
-            Text(printable(visit.words)),
-            f"{visit.milliseconds} ms",
-        )
-        table.add_row(*row)
+        name = Text.assemble(_mark(visit.held), visit.name)
+        table.add_row(name, Text(printable(visit.words)), _took(visit))
     return table
 
 
-def _hostile(visit: Visit) -> Text:
-    ending = "the page was shown without it" if visit.outcome == "shown" else printable(visit.words, 160)
-    return Text.assemble(
-        _mark(visit.held), (visit.name, "bold"), " tried ", visit.tried, "\n    ", (ending, "yellow"),
-        (f"  {visit.milliseconds} ms", "dim"), "\n",
-    )  # fmt: skip
+def _hostile(visits: list[Visit]) -> Table:
+    table = Table(box=None, padding=(0, 2, 1, 0), header_style="dim")
+    for title in ("", "tried", "and then"):
+        table.add_column(title, overflow="fold")
+    for visit in visits:
+        ending = "the page was shown without it" if visit.outcome == "shown" else printable(visit.words, 160)
+        name = Text.assemble(_mark(visit.held), (visit.name, "bold"))
+        table.add_row(name, visit.tried, Text.assemble((ending, "yellow"), "  ", _took(visit)))
+    return table
+
+
+def _took(visit: Visit) -> Text:
+    return Text(f"{visit.milliseconds} ms", "dim")
 
 
 def _attempts(report: Report) -> Table:
-    table = Table(
-        title="What the reaching page asked for, and what refused it", title_justify="left", box=None
-    )
-    table.add_column("asked for", overflow="fold")
-    table.add_column("refused by", overflow="fold", style="yellow")
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("the reaching page asked for", overflow="fold")
+    table.add_column("refused, because", overflow="fold", style="yellow")
     for attempt in report.attempts:
-        answer = Text(printable(attempt.refusal, 160)) if attempt.refusal else Text("NOTHING", "bold red")
-        table.add_row(Text(attempt.url), answer)
-    reached = len(report.canary)
-    words = "nobody reached it" if not reached else f"{reached} REQUESTS REACHED IT"
-    table.caption, table.caption_justify = f"The service next door counted its visitors: {words}.\n", "left"
+        why = attempt.refusal.partition("; to allow it")[0]  # the rest is advice for who wants to allow it
+        table.add_row(
+            Text(attempt.url), Text(printable(why, 160)) if why else Text("NOTHING DID", "bold red")
+        )
     return table
 
 
+def _canary(report: Report) -> Text:
+    reached = len(report.canary)
+    words = f"{reached} REQUESTS REACHED IT" if reached else "nobody reached it"
+    return Text.assemble(_mark(not reached), f"the service next door counted its visitors: {words}\n")
+
+
 def _tree(processes: list[Process]) -> Tree:
-    """Processes by kind: those of one kind hold the same layers."""
+    """Processes by kind. Layers that all have are named once, and those of a kind where they differ."""
+    common = set.intersection(*(set(process.layers) for process in processes)) if processes else set()
+    every = [layer for layer in (processes[0].layers if processes else ()) if layer in common]
     tree = Tree(Text.assemble(("browser", "bold"), f"  {MAY['browser']}"))
-    kinds: dict[str, list[Process]] = {}
-    for process in processes:
-        kinds.setdefault(process.kind, []).append(process)
-    for kind, members in kinds.items():
-        if kind == "browser":
-            continue
+    tree.add(Text.assemble("each process below is held by ", (", ".join(every), "dim")))
+    for kind, members in _by_kind(processes).items():
         branch = tree.add(Text.assemble((kind, "bold"), f"  may {MAY.get(kind, '')}"))
-        branch.add(Text("held by " + ", ".join(members[0].layers), "dim"))
+        if more := [layer for layer in members[0].layers if layer not in common]:
+            branch.add(Text.assemble("and by ", (", ".join(more), "dim")))
         if members[0].missing:
             branch.add(Text("MISSING " + ", ".join(members[0].missing), "bold red"))
         for process in members:
             page = f"  {printable(process.page, 80)}" if process.page else ""
             branch.add(Text.assemble(("pid ", "dim"), str(process.pid), page))
     return tree
+
+
+def _by_kind(processes: list[Process]) -> dict[str, list[Process]]:
+    kinds: dict[str, list[Process]] = {}
+    for process in processes:
+        kinds.setdefault(process.kind, []).append(process)
+    return kinds
 
 
 def _killed(report: Report, console: Console) -> None:

@@ -16,8 +16,8 @@ __all__ = ["BOMB_UNPACKED", "Canary", "DemoServer", "Site"]
 
 BOMB_UNPACKED = 1024 * 1024 * 1024  # bytes
 DRIP_SECONDS = 1.0  # between two bytes of /hostile/drip
-# Selectors nested this deep overflow the 8 MiB stack of a C++ engine that reads them by recursion.
-DEEP_SELECTOR = 100_000
+# An engine that follows a chain of references by recursion overflows 8 MiB of stack at about 18,000 of these.
+CHAINED_MARKERS = 30_000
 
 # Path on the server: file in site/, content type. Nothing else is served, and no path is built from a request.
 FILES: dict[str, tuple[str, str]] = {
@@ -39,12 +39,21 @@ FILES: dict[str, tuple[str, str]] = {
     "/pictures/plan.svg": ("pictures/plan.svg", "image/svg+xml"),
     "/hostile/reach": ("hostile/reach.html", "text/html; charset=utf-8"),
     "/hostile/images": ("hostile/images.html", "text/html; charset=utf-8"),
-    "/hostile/crash": ("hostile/crash.html", "text/html; charset=utf-8"),
     "/hostile/oversized.png": ("hostile/oversized.png", "image/png"),
     "/hostile/truncated.png": ("hostile/truncated.png", "image/png"),
     "/hostile/truncated.jpg": ("hostile/truncated.jpg", "image/jpeg"),
     "/hostile/truncated.webp": ("hostile/truncated.webp", "image/webp"),
 }
+
+
+def crash_page() -> bytes:
+    """A line whose arrowhead is a line with an arrowhead, and so on."""
+    markers = "".join(
+        f'<marker id="m{number}"><path d="M0 0L9 9" marker-start="url(#m{number + 1})"/></marker>'
+        for number in range(CHAINED_MARKERS)
+    )
+    start = '<path d="M0 0L9 9" marker-start="url(#m0)"/>'
+    return f"<!DOCTYPE html><title>The one who falls</title><svg>{markers}{start}</svg>".encode()
 
 
 @dataclass(frozen=True)
@@ -186,8 +195,7 @@ class Site(_Running):
         self.answers["/hostile/reach"] = Answer(reach)
         self.answers["/hostile/redirect"] = Answer(b"", location=f"http://127.0.0.1:{canary_port}/redirected")
         self.answers["/daylight"] = Answer(daylight.page().encode())
-        deep = b":not(" * DEEP_SELECTOR + b"p" + b")" * DEEP_SELECTOR + b"{color:red}"
-        self.answers["/hostile/deep.css"] = Answer(deep, "text/css")
+        self.answers["/hostile/crash"] = Answer(crash_page())
 
     @property
     def host(self) -> str:
