@@ -272,6 +272,13 @@ def test_the_limit_itself_is_allowed_and_one_pixel_more_is_not() -> None:
         assert failure(data, max_pixels=2047).code == "image_too_large"
 
 
+def test_pillow_is_left_as_it_was_for_whoever_else_uses_it() -> None:
+    before = Image.MAX_IMAGE_PIXELS
+    pixels(encode(quarters(), "PNG"), max_pixels=2048)
+    failure(encode(quarters(), "WEBP"), max_pixels=2047)
+    assert before == Image.MAX_IMAGE_PIXELS
+
+
 def test_a_line_longer_than_any_screen_is_too_large() -> None:
     assert failure(b"P4\n20000000 1\n", max_pixels=64_000_000).code == "image_too_large"
 
