@@ -375,6 +375,25 @@ def test_a_flood_of_requests_is_cut_off() -> None:
     run(go())
 
 
+def test_a_flood_of_events_is_cut_off() -> None:
+    async def go() -> None:
+        async with raw_peer() as (liar, connection, ended):
+            connection._handlers[Note] = lambda _message, _fds: None
+            note = codec(TEST, "client").encode(Packet.EVENT, 0, Note("x"))
+            for _ in range(100):
+                liar.send(note)
+            await asyncio.sleep(0.02)
+            assert not connection.closed
+            with pytest.raises(OSError):
+                for _ in range(20):
+                    for _ in range(100):
+                        liar.send(note)
+                    await asyncio.sleep(0.001)
+            assert "events a second" in str(ended[0])
+
+    run(go())
+
+
 def test_a_peer_that_never_reads_is_cut_off() -> None:
     async def go() -> None:
         async with raw_peer() as (_liar, connection, ended):

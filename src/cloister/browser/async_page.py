@@ -62,7 +62,7 @@ _MAX_PDF = 512 * 2**20
 _MAX_FILE = 64 * 2**20
 
 R = TypeVar("R", bound=Reply)
-_LINKS = msgspec.msgpack.Decoder(tuple[web_content.Link, ...])
+_LINKS = msgspec.msgpack.Decoder(web_content.LinkList)
 
 
 class AsyncPage:
@@ -192,6 +192,9 @@ class AsyncPage:
         except builtins.TimeoutError:
             raise TimeoutError(f"{printable(self._url, 200)}: no process within {timeout:g} ms") from None
         self._renderer = renderer
+        if self._closed:  # meanwhile
+            await self._drop()
+            self._check_open()
         renderer.web_content.when_ended(lambda: self._on_ended(renderer))
         return renderer
 

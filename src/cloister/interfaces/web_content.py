@@ -16,6 +16,7 @@ __all__ = [
     "GetText",
     "ImageDecoderReady",
     "Link",
+    "LinkList",
     "Links",
     "Load",
     "LoadFile",
@@ -135,8 +136,11 @@ class Link(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     text: Annotated[str, Meta(max_length=1000)]
 
 
+LinkList = Annotated[tuple[Link, ...], Meta(max_length=10_000)]
+
+
 class Links(Reply, frozen=True):
-    body: Blob  # msgpack of tuple[Link, ...], at most 10,000
+    body: Blob  # msgpack of a LinkList
 
 
 class GetLinks(Request[Links], frozen=True):

@@ -22,7 +22,7 @@ from .channel import Channel
 from .codec import Packet, codec
 from .descriptors import Descriptors
 
-__all__ = ["MAX_IN_FLIGHT", "MAX_QUEUED", "Connection"]
+__all__ = ["EVENTS_PER_SECOND", "MAX_IN_FLIGHT", "MAX_QUEUED", "Connection"]
 
 log = logging.getLogger("cloister.ipc")
 
@@ -31,6 +31,9 @@ MAX_IN_FLIGHT = 512
 answer. A peer beyond it is flooding, or has stopped answering."""
 MAX_QUEUED = 1024
 """Packets that wait because the peer does not read. Beyond it the peer is taken for dead."""
+EVENTS_PER_SECOND = 1000
+"""Events that the peer may send, on average and at once. Nothing that a user could see changes more often than
+the 60 times a second of a screen; a peer beyond it is flooding."""
 _BATCH = 64
 """Packets handled before other work of the loop gets its turn."""
 
@@ -68,6 +71,8 @@ class Connection:
         self._working: dict[int, asyncio.Task[None]] = {}
         self._queue: collections.deque[tuple[bytes, Descriptors]] = collections.deque()
         self._error: Exception | None = None
+        self._events_left = float(EVENTS_PER_SECOND)
+        self._events_at = self._loop.time()
         self.closed = False
         self._loop.add_reader(channel.fileno(), self._on_readable)
 
@@ -198,6 +203,7 @@ class Connection:
         packet, request_id, message = self._codec.decode(data)
         fds.check(message.expected_descriptors() if message is not None else ())
         if packet is Packet.EVENT and message is not None:
+            self._count_event()
             self._handler(message)(message, fds)
         elif packet is Packet.REQUEST and message is not None:
             self._work(request_id, message, fds)
@@ -205,6 +211,14 @@ class Connection:
             self._answered(request_id, cast("Reply", message), fds)
         elif request_id in self._working:
             self._working[request_id].cancel()
+
+    def _count_event(self) -> None:
+        now = self._loop.time()
+        refill = (now - self._events_at) * EVENTS_PER_SECOND
+        self._events_left = min(EVENTS_PER_SECOND, self._events_left + refill) - 1
+        self._events_at = now
+        if self._events_left < 0:
+            raise BadMessage(f"more than {EVENTS_PER_SECOND} events a second came on {self._interface.name}")
 
     def _handler(self, message: Message) -> Handler:
         try:
