@@ -11,12 +11,13 @@ from rich.text import Text
 
 from cloister import Browser, ProcessInfo
 from cloister.errors import SandboxUnavailable
+from cloister.process.kinds import MODULES
 from cloister.sandbox import machine
 
 __all__ = ["Examination", "LayerHere", "ProcessHere", "examine", "show"]
 
 
-_DECODER_DEADLINE = 5.0  # seconds
+_DEADLINE = 5.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,12 @@ def examine() -> Examination:
 def _processes(*, allow_degraded: bool) -> tuple[ProcessHere, ...]:
     with Browser(allow_degraded=allow_degraded) as browser:
         browser.new_page().set_content("<title>doctor</title>")
-        end = time.monotonic() + _DECODER_DEADLINE
-        while True:  # the decoder that is forked ahead may still be locking itself down
+        end = time.monotonic() + _DEADLINE
+        while True:  # what the page did not need yet may still be locking itself down
             kinds: dict[str, ProcessInfo] = {}
             for info in browser.processes():
                 kinds.setdefault(info.kind, info)
-            if "image_decoder" in kinds or time.monotonic() > end:
+            if kinds.keys() >= MODULES.keys() or time.monotonic() > end:
                 return tuple(
                     ProcessHere(kind, tuple(i.layers), tuple(i.missing)) for kind, i in kinds.items()
                 )
