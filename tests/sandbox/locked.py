@@ -6,10 +6,12 @@ import json
 import os
 import select
 import signal
+import tempfile
 import traceback
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 from cloister import sandbox
@@ -122,6 +124,15 @@ class Sandbox:
             _tell(answer, value=attempt())
         except OSError as denial:
             _tell(answer, errno=denial.errno)
+
+
+@contextmanager
+def open_folder() -> Iterator[Path]:
+    """An empty folder that every user may read; pytest's own are for its user only."""
+    with tempfile.TemporaryDirectory(prefix="cloister-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
 
 
 def _tell(answer: int, **what: object) -> None:

@@ -20,7 +20,7 @@ import pytest
 from cloister import sandbox
 from cloister.sandbox import Layer, Limits, landlock, privileges, seccomp
 from cloister.sandbox.kernel import libc, syscall
-from tests.sandbox.locked import Sandbox
+from tests.sandbox.locked import Sandbox, open_folder
 
 NO_GIL_CALLS = ctypes.PyDLL(None, use_errno=True)
 
@@ -35,19 +35,17 @@ class Outside(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
-    folder = tmp_path_factory.mktemp("outside")
-    for shared in (folder, *folder.parents[:2]):
-        shared.chmod(shared.stat().st_mode | 0o055)
-    secret = folder / "secret"
-    secret.write_text("secret")
-    secret.chmod(0o644)
+def outside() -> Iterator[Outside]:
     name = b"\0cloister-test-%d" % os.getpid()
     with (
+        open_folder() as folder,
         subprocess.Popen([sys.executable, "-I", "-S", "-c", "input()"], stdin=subprocess.PIPE) as victim,
         socket.create_server(("127.0.0.1", 0)) as listener,
         socket.socket(socket.AF_UNIX) as abstract,
     ):
+        secret = folder / "secret"
+        secret.write_text("secret")
+        secret.chmod(0o644)
         abstract.bind(name)
         abstract.listen()
         yield Outside(secret, victim.pid, listener.getsockname()[1], name)

@@ -24,13 +24,13 @@ USERS = [False, True] if os.geteuid() == 0 else [False]
 _SYS_MIB = 1024 * 1024
 
 
-def kernel_without(call: str, number: int) -> Callable[[], None]:
+def kernel_without(call: str, number: int, *unless: bpf.Check) -> Callable[[], None]:
     """What puts this process on a kernel where ``call`` fails with ``number``: a seccomp filter that says so."""
 
     def install() -> None:
         architecture = native()
         assert architecture is not None
-        rules = {call: bpf.Rule((), bpf.deny(number))}
+        rules = {call: bpf.Rule((unless,) if unless else (), bpf.deny(number))}
         code = bpf.assemble(architecture, rules, default=bpf.ALLOW).code(os.getpid())
 
         class SockFprog(ctypes.Structure):
@@ -95,7 +95,6 @@ def test_a_kernel_without_landlock_is_refused_and_the_message_says_since_when_th
 
 
 def test_a_kernel_without_seccomp_is_refused_and_the_message_says_since_when_there_is_one() -> None:
-    # Tried on the way, so that the filter that plays the old kernel can be installed before.
     outcome = Sandbox(before=kernel_without("seccomp", errno.ENOSYS)).run(lambda: None)
     assert outcome.refused is not None
     assert set(outcome.refused) == {"seccomp"}
@@ -116,6 +115,14 @@ def test_where_namespaces_are_refused_the_process_runs_without_them_and_says_so(
     assert outcome.refused is None
     assert set(outcome.missing) >= {*NAMESPACES, Layer.EMPTY_ROOT}
     assert os.geteuid() != 0 or outcome.value == privileges.NOBODY
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may make the others without a user namespace")
+def test_where_only_user_namespaces_are_refused_root_gets_the_others_and_still_becomes_nobody() -> None:
+    no_user_namespace = bpf.Check(0, 0, mask=0x10000000)  # CLONE_NEWUSER
+    outcome = Sandbox(before=kernel_without("unshare", errno.EPERM, no_user_namespace)).run(os.getuid)
+    assert list(outcome.missing) == ["user_namespace"]
+    assert outcome.value == privileges.NOBODY
 
 
 def test_where_mounts_are_refused_nothing_is_done_half_way() -> None:

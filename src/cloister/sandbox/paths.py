@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Final
 
 __all__ = ["mount_points", "targets"]
@@ -31,7 +31,7 @@ def mount_points(paths: Iterable[str]) -> dict[str, str]:
     while waiting and len(found) < _MOST_PLACES:
         path = waiting.pop()
         real = os.path.realpath(path)
-        if _covered(path, found) or names[real] == _MOST_NAMES or not Path(real).exists():
+        if _covered(path, found) or names[real] == _MOST_NAMES or not os.access(real, os.F_OK):
             continue
         found[path] = real
         names[real] += 1
