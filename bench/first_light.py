@@ -274,7 +274,7 @@ def warm_row(bench: Bench) -> Row:
     """New page, goto, screenshot, close, in a browser that has done it before."""
     ours: list[float] = []
     peer: list[float] = []
-    with playwright_browser() as chromium, Browser(network=bench.policy, viewport=VIEWPORT) as browser:
+    with Browser(network=bench.policy, viewport=VIEWPORT) as browser, playwright_browser() as chromium:
         context = chromium.new_context(viewport=VIEWPORT) if chromium else None
         for _ in range(2):
             one_page(browser, bench.url)
