@@ -25,7 +25,7 @@ Opener = Callable[..., AbstractAsyncContextManager[Client]]
 
 async def connect(message: Connect, _fds: Descriptors) -> tuple[Connected, list[int]]:
     """What the lookup server does, for loopback; every other host is an address that is refused."""
-    if message.host not in {"127.0.0.1", "localhost"}:
+    if message.host not in {"127.0.0.1", "localhost", "localhost."}:
         raise RequestFailed(FailureCode.ADDRESS_REFUSED, f"{message.host} is a private address")
     made = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:

@@ -97,6 +97,21 @@ def test_a_kept_connection_that_the_server_closed_is_replaced(client: Opener) ->
     assert [request.connection for request in site.requests] == [1, 2, 3]
 
 
+def test_a_kept_connection_that_the_server_closes_while_it_is_used_is_replaced_once(client: Opener) -> None:
+    async def drop(_request: servers.Request, _writer: asyncio.StreamWriter) -> None:
+        pass
+
+    async def drop_first(request: servers.Request, writer: asyncio.StreamWriter) -> None:
+        if request.connection > 1:
+            await servers.respond(writer, Page(b"ok"))
+
+    with Server({"/": Page(), "/drop": drop, "/drop-first": drop_first}) as site:
+        assert fetch(client, site.url("/"), site.url("/drop-first"))[1].body == b"ok"
+        assert [request.connection for request in site.requests] == [1, 1, 2]
+        assert failure(client, site.url("/drop")).code == FailureCode.CONNECTION_RESET
+        assert site.paths().count("/drop") == 1
+
+
 def test_many_requests_at_once_share_at_most_six_connections(client: Opener) -> None:
     async def run() -> list[Response]:
         async with client() as made:
@@ -264,6 +279,14 @@ def test_https_works_over_what_the_server_offers(
     assert [page.body for page in pages[:3]] == [ARTICLE] * 3
     assert len(pages[3].body) == 3 * MIB
     assert {request.version for request in site.requests} == {version}
+
+
+def test_a_trailing_dot_of_the_host_is_not_part_of_the_certificate(
+    client: Opener, authority: Authority
+) -> None:
+    with Server(PAGES, tls=authority.context()) as site:
+        (page,) = fetch(client, site.url("/article", "localhost."))
+    assert page.body == ARTICLE
 
 
 def test_many_requests_share_one_http_2_connection(client: Opener, authority: Authority) -> None:

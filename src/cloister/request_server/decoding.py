@@ -44,18 +44,6 @@ class Decoder(Protocol):
         """The body is over. Raises ValueError if it lacks its end."""
 
 
-class _Identity:
-    def __init__(self, sink: Sink) -> None:
-        self._sink = sink
-
-    def feed(self, data: bytes) -> None:
-        for start in range(0, len(data), _STEP):
-            self._sink(data[start : start + _STEP])
-
-    def finish(self) -> None:
-        pass
-
-
 class _Zlib:
     """gzip, of one or several members (RFC 1952, 2.2), and deflate. What follows its end is padding."""
 
@@ -212,19 +200,22 @@ def encodings(values: Iterable[str]) -> list[str]:
 
 def decoder(names: Iterable[str], sink: Sink) -> Decoder:
     """Undoes ``names``, as :func:`encodings` gives them, and pushes the plain bytes into ``sink``."""
-    chain: list[Decoder] = [_Identity(sink)]
+    stages: list[Decoder] = []
     for name in names:
-        chain.append(_DECODERS[name](chain[-1].feed))
-    return chain[0] if len(chain) == 1 else _Chain(chain)
+        stages.insert(0, _DECODERS[name](stages[0].feed if stages else sink))
+    return _Chain(stages, sink)
 
 
 class _Chain:
-    def __init__(self, chain: list[Decoder]) -> None:
-        self._chain = chain
+    """Decoders in the order in which a body passes through them; without any, it passes as it is."""
+
+    def __init__(self, stages: list[Decoder], sink: Sink) -> None:
+        self._stages = stages
+        self._first = stages[0].feed if stages else sink
 
     def feed(self, data: bytes) -> None:
-        self._chain[-1].feed(data)
+        self._first(data)
 
     def finish(self) -> None:
-        for stage in reversed(self._chain):
+        for stage in self._stages:
             stage.finish()
