@@ -319,7 +319,7 @@ def is_chromium(pid: int) -> bool:
 
 
 def image_row(bench: Bench) -> Row:
-    """A JPEG of 640 × 400 to RGBA bytes: in a fresh decoder, and by Pillow in this process."""
+    """A JPEG of 320 × 200 to RGBA bytes: in a fresh decoder, and by Pillow in this process."""
     with urllib.request.urlopen(f"{bench.url}1.jpg", timeout=DEADLINE) as response:
         data = response.read()
     ours: list[float] = []

@@ -55,7 +55,7 @@ def style(random_: random.Random, count: int) -> str:
     return own + extra
 
 
-def picture(number: int, format_: str, size: tuple[int, int] = (640, 400)) -> bytes:
+def picture(number: int, format_: str, size: tuple[int, int] = (320, 200)) -> bytes:
     """Soft noise: compresses about as well as a photograph does."""
     noise = random.Random(number).randbytes(size[0] // 8 * (size[1] // 8) * 3)
     image = Image.frombytes("RGB", (size[0] // 8, size[1] // 8), noise).resize(size, Image.Resampling.BICUBIC)
