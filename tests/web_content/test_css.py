@@ -11,9 +11,9 @@ from cloister.web_content import css
 from cloister.web_content.css import Use
 
 PIECES = [
-    "d", "D", "a", "t", "A", ":", "data:", "url(", "URL(", ")", '"', "'", "\\", "\\64 ", "\\61", "\\74\n", "\\3a ", "\\:",
-    "\\0000", "\\d", "\\a ", "\\9", "\\\n", "\\\r\n", "\t", "\n", " ", "/*", "*/", "@import ", "@font-face{", "}", "{",
-    ";", "6", "4", "image/png,x", "\\72", "u", "r", "l", "(", "x", "\ufffd", "é",
+    "d", "D", "a", "t", "A", ":", "data:", "url(", "URL(", ")", '"', "'", "\\", "\\64 ", "\\61", "\\74\n", "\\3a ",
+    "\\:", "\\0000", "\\d", "\\a ", "\\9", "\\\n", "\\\r\n", "\t", "\n", " ", "/*", "*/", "@import ", "@font-face{",
+    "}", "{", ";", "6", "4", "image/png,x", "\\72", "u", "r", "l", "(", "x", "\ufffd", "é",
 ]  # fmt: skip
 SHEETS = st.one_of(st.lists(st.sampled_from(PIECES), max_size=40).map("".join), st.text(max_size=60))
 

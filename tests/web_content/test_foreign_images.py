@@ -131,10 +131,11 @@ def test_an_image_that_lies_about_its_type_is_not_decoded_here(
 
 
 PIECES = [
-    "<img src='", "'>", "<style>", "</style>", "body{background:", "url(", ")", "}", DATA, DATA, "data:", REST, "d\\61 ta:",
-    "<svg>", "</svg>", "<!--", "-->", "<xmp>", "</xmp>", "<title>", "</title>", "<table background='", "<math>",
-    "<mtext>", "<p style='", "<font face='", "@import '", "'", '"', ";", "\\", "&#100;", "&Tab;", "<textarea>", "<![CDATA[",
-    "]]>", "<noscript>", "<template>", "</", "<base href='", "<a x\"", " ", "\n", "<link rel=stylesheet href='",
+    "<img src='", "'>", "<style>", "</style>", "body{background:", "url(", ")", "}", DATA, DATA, "data:", REST,
+    "d\\61 ta:", "<svg>", "</svg>", "<!--", "-->", "<xmp>", "</xmp>", "<title>", "</title>", "<table background='",
+    "<math>", "<mtext>", "<p style='", "<font face='", "@import '", "'", '"', ";", "\\", "&#100;", "&Tab;",
+    "<textarea>", "<![CDATA[", "]]>", "<noscript>", "<template>", "</", "<base href='", "<a x\"", " ", "\n",
+    "<link rel=stylesheet href='",
 ]  # fmt: skip
 
 

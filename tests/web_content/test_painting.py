@@ -49,14 +49,17 @@ def test_any_band_of_a_page_taller_than_one_surface_can_be_painted(window: Windo
     assert window.pixel(5, 99_985) == WHITE
 
 
-def test_the_document_is_as_wide_as_the_window_at_least_and_as_tall_as_its_content(
-    open_window: OpenWindow,
-) -> None:
+def test_the_document_is_as_large_as_its_content_and_at_least_as_the_window(open_window: OpenWindow) -> None:
     window = open_window(300, 150)
     loaded = window.show(BARE + "<div style='height:40px'>")
-    assert (loaded.document_width, loaded.document_height) == (300, 40)
+    assert (loaded.document_width, loaded.document_height) == (300, 150)
     loaded = window.show(BARE + "<div style='width:700px;height:400px'>")
     assert (loaded.document_width, loaded.document_height) == (700, 400)
+
+
+def test_the_background_of_a_short_page_covers_the_whole_window(window: Window) -> None:
+    window.show("<body style='background:red'>x")
+    assert window.pixel(199, 99) == RED
 
 
 @pytest.mark.parametrize("family", ["sans-serif", "serif", "monospace", "no such family at all"])
@@ -101,8 +104,11 @@ def test_svg_in_a_page_is_painted_with_its_own_styles(window: Window) -> None:
     assert window.pixel(25, 25) == RED
 
 
-def test_a_data_url_in_a_style_attribute_an_import_and_an_svg_still_works(window: Window) -> None:
-    svg = "data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'><rect width='9' height='9' fill='red'/></svg>"
+def test_a_data_url_that_holds_svg_or_a_style_sheet_works(window: Window) -> None:
+    svg = (
+        "data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'>"
+        "<rect width='9' height='9' fill='red'/></svg>"
+    )
     window.show(BARE + f'<img style="display:block" src="{svg}">')
     assert window.pixel(5, 5) == RED
     window.show("<style>@import url(data:text/css,body%7Bbackground:red%7D);</style>")

@@ -7,6 +7,7 @@ import dataclasses
 import enum
 import mimetypes
 import posixpath
+import re
 import urllib.parse
 from email.message import Message
 
@@ -15,10 +16,9 @@ from turbohtml.detect import detect
 
 from ..errors import RequestFailed
 from ..interfaces.base import FailureCode
-from .urls import INTERNAL
+from .urls import DOCUMENT_IMAGE
 
 __all__ = [
-    "DOCUMENT_IMAGE",
     "MAX_BYTES",
     "Kind",
     "Source",
@@ -31,9 +31,6 @@ __all__ = [
 
 MAX_BYTES = 32 * 1024 * 1024
 """Of one document. Layout takes some hundred times that in memory at worst, which the process's limits bound."""
-
-DOCUMENT_IMAGE = INTERNAL + "//document/image"
-"""What the page shows when the document itself is an image."""
 
 
 class Kind(enum.Enum):
@@ -58,17 +55,26 @@ class Source:
         """How to show it. Raises :class:`RequestFailed` (UNSUPPORTED_TYPE) for what is not a page."""
         return _kind(self.body, self.content_type)
 
+    def text(self) -> str:
+        """Its text, as written. No NUL is left."""
+        return decode(self.body, self.content_type)
+
     def parse(self) -> turbohtml.Document:
         """A fresh tree; the caller may change it."""
         kind = self.kind
         if kind is Kind.HTML:
             return _parse_html(self.body, self.content_type)
         if kind is Kind.TEXT:
-            page = _TEXT_PAGE.format(text=turbohtml.escape(decode(self.body, self.content_type)))
+            shown = _LONG_LINE.sub("\\g<0>\n", self.text())
+            page = _TEXT_PAGE.format(text=turbohtml.escape(shown))
         else:
             page = _IMAGE_PAGE.format(name=turbohtml.escape(_name(self.url)), url=DOCUMENT_IMAGE)
         return turbohtml.parse(page)
 
+
+_LONG_LINE = re.compile(r"[^\n]{2000}(?=[^\n])")
+"""Characters of a line that is broken where it is shown as text: the time to lay out a line that wraps grows with
+the square of its length, and a megabyte of JSON in one line is common."""
 
 _TEXT_PAGE = (
     "<!DOCTYPE html><html><head><style>pre{{white-space:pre-wrap;overflow-wrap:break-word}}</style></head>"

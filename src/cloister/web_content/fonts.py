@@ -37,7 +37,7 @@ _SUMS = "SHA256SUMS"
 
 def folders() -> tuple[str, ...]:
     """Every folder that may hold fonts, those that are not there included."""
-    return (*map(str, _system_folders()), str(_installed()))
+    return (*map(str, _system_folders()), *map(str, _places()))
 
 
 def system_has_fonts() -> bool:
@@ -51,18 +51,25 @@ def system_has_fonts() -> bool:
 
 
 def install() -> Path:
-    """Write the packaged fonts into the user's cache, once; the folder they are in.
+    """Write the packaged fonts into the user's cache, once, or else beside the temporary files; where they are.
 
     What is there already is compared with its checksums. The folder belongs to the user alone, and appears whole.
 
     Raises:
-        OSError: neither the cache nor anything else can be written.
+        OSError: neither place can be written.
     """
-    target = _installed()
+    preferred, other = _places()
+    try:
+        return _installed(preferred)
+    except OSError:  # no home, or one that is read-only
+        return _installed(other)
+
+
+def _installed(target: Path) -> Path:
     if _is_whole(target):
         return target
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix="fonts-", dir=target.parent))  # mode 0700
+    building = Path(tempfile.mkdtemp(prefix="cloister-fonts-", dir=target.parent))  # mode 0700
     try:
         _write(building)
         if target.exists():
@@ -119,10 +126,12 @@ def _system_configuration() -> tuple[Path, ...]:
     return (Path(plutoprint.__file__).parent / "fontconfig" / "fonts.conf",)
 
 
-def _installed() -> Path:
+def _places() -> tuple[Path, Path]:
+    """Where the packaged fonts may be. Names in /tmp are safe as others cannot rename what is not theirs there."""
+    name = f"fonts-{importlib.metadata.version(_PACKAGE)}"
     home = os.path.expanduser("~")  # noqa: PTH111
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(home, ".cache")  # noqa: PTH118
-    return Path(cache) / "cloister" / f"fonts-{importlib.metadata.version(_PACKAGE)}"
+    return Path(cache) / "cloister" / name, Path("/tmp") / f"cloister-{os.getuid()}-{name}"  # noqa: S108
 
 
 def _write(folder: Path) -> None:

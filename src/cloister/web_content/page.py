@@ -144,7 +144,7 @@ class Page:
 
     async def _get_text(self, message: GetText, _fds: Descriptors) -> tuple[TextResult, list[int]]:
         shown = self._require()
-        body, extra = blobs.pack(text.text(shown.source.parse(), message.format, shown.base_url))
+        body, extra = blobs.pack(text.text(shown.source, message.format, shown.base_url))
         return TextResult(body), extra
 
     async def _get_links(self, _message: GetLinks, _fds: Descriptors) -> tuple[Links, list[int]]:

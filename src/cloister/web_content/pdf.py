@@ -39,4 +39,4 @@ def write(
     book.set_metadata(plutoprint.PDF_METADATA_CREATION_DATE, _EPOCH)
     output = _Output()
     book.write_to_pdf_stream(output)
-    return output.getvalue(), book.get_page_count()
+    return output.getvalue(), max(1, book.get_page_count())  # nothing at all is printed as an empty page

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from . import css
 from .css import Use
-from .urls import is_data, resolve, without_fragment
+from .urls import DOCUMENT_IMAGE, is_data, resolve, without_fragment
 
 __all__ = ["Adopt", "Found", "References"]
 
@@ -56,8 +56,8 @@ class References:
     def _refer(self, url: str, use: Use, into: dict[str, None]) -> str | None:
         if is_data(url):
             return self._adopt(url, use)
-        if url.startswith("#"):
-            return url  # within the document
+        if url.startswith("#") or url == DOCUMENT_IMAGE:
+            return url
         absolute = resolve(url, self.base)
         if absolute is None or not absolute.startswith(("http://", "https://")):
             return None

@@ -22,7 +22,7 @@ from . import svg
 from .css import Use
 from .images import Decoders, bitmap
 from .references import Found, References
-from .urls import INTERNAL, parse_data, referrer, without_fragment
+from .urls import DOCUMENT_IMAGE, INTERNAL, parse_data, referrer, without_fragment
 
 __all__ = ["MAX_RESOURCES", "Resources"]
 
@@ -108,7 +108,7 @@ class Resources(plutoprint.ResourceFetcher):
         if resource.is_raster:
             resource.bitmap = await self._decoders.decode(resource.content)
             resource.was_decoded = True
-        self._known[documents.DOCUMENT_IMAGE] = resource
+        self._known[DOCUMENT_IMAGE] = resource
 
     def lacks(self, url: str) -> bool:
         """Whether ``url`` was asked for in vain."""

@@ -7,6 +7,7 @@ import turbohtml
 from turbohtml import Markdown
 
 from ..interfaces.web_content import Link, TextFormat
+from .document import Kind, Source
 from .urls import resolve
 
 __all__ = ["MAX_LINKS", "MAX_TEXT", "links", "text"]
@@ -26,8 +27,11 @@ _LITTLE = 0.2
 """Of the page's text: main content that holds less was not the main content."""
 
 
-def text(document: turbohtml.Document, form: TextFormat, base_url: str) -> bytes:
-    """The document in ``form``, as UTF-8; the tree may be changed on the way."""
+def text(source: Source, form: TextFormat, base_url: str) -> bytes:
+    """The document in ``form``, as UTF-8."""
+    if form is TextFormat.TEXT and source.kind is Kind.TEXT:
+        return _cut(source.text())
+    document = source.parse()
     if form is TextFormat.HTML:
         return _cut(document.serialize())
     document.remove(_INVISIBLE)

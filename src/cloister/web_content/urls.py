@@ -9,13 +9,25 @@ import urllib.parse
 
 import ada_url
 
-__all__ = ["INTERNAL", "MAX_URL", "is_data", "parse_data", "referrer", "resolve", "without_fragment"]
+__all__ = [
+    "DOCUMENT_IMAGE",
+    "INTERNAL",
+    "MAX_URL",
+    "is_data",
+    "parse_data",
+    "referrer",
+    "resolve",
+    "without_fragment",
+]
 
 MAX_URL = 8192
 """Characters; the interfaces carry no more."""
 
 INTERNAL = "cloister:"
 """The scheme of what the page brought along itself: the engine asks for it, and the network never does."""
+
+DOCUMENT_IMAGE = INTERNAL + "//document/image"
+"""What a page shows whose document is an image; of any other page it shows nothing."""
 
 _DATA = re.compile(r"[\x00-\x20]*d[\t\n\r]*a[\t\n\r]*t[\t\n\r]*a[\t\n\r]*:", re.IGNORECASE)
 

@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import pytest
+
+from cloister.errors import RequestFailed
+from cloister.interfaces.base import FailureCode
+from cloister.interfaces.request_server import Destination
+
+from .conftest import OpenWindow
+from .window import Window, picture
+
+RED = (255, 0, 0, 255)
+PNG = picture((255, 0, 0))
+
+
+def test_a_page_is_loaded_with_its_status_and_where_it_came_from(window: Window) -> None:
+    window.site["http://site.test/x"] = (404, "text/html", b"<title>Lost</title><p>x")
+    loaded = window.load("http://site.test/x")
+    assert (loaded.url, loaded.status, loaded.title) == ("http://site.test/x", 404, "Lost")
+    assert [fetch.destination for fetch in window.asked] == [Destination.DOCUMENT]
+
+
+@pytest.mark.parametrize("code", [FailureCode.ADDRESS_REFUSED, FailureCode.CERTIFICATE_EXPIRED])
+def test_what_the_document_failed_with_is_passed_on(window: Window, code: FailureCode) -> None:
+    window.site["http://site.test/x"] = code
+    with pytest.raises(RequestFailed, match=f"the test says {code}") as caught:
+        window.load("http://site.test/x")
+    assert caught.value.code == code
+
+
+def test_a_page_is_rendered_without_what_is_missing_and_the_missing_is_counted(window: Window) -> None:
+    window.site["http://site.test/gone.css"] = FailureCode.CONNECTION_RESET
+    window.site["http://site.test/broken.png"] = (200, "image/png", PNG[:30])
+    loaded = window.show(
+        "<!DOCTYPE html><link rel=stylesheet href=gone.css><style>@import 'lost.css';"
+        "body{margin:0;background:url(none.png)} div{width:20px;height:20px;background:red}</style>"
+        "<div></div><img src=broken.png alt=BROKEN><img src=missing.png alt=MISSING>"
+    )
+    assert loaded.missing == 5
+    assert window.pixel(5, 5) == RED
+
+
+def test_a_missing_image_shows_its_alternative_text(window: Window) -> None:
+    window.show("<!DOCTYPE html><body style='margin:0'><img src=missing.png alt='A long description'>")
+    assert window.colors() - {(255, 255, 255, 255)}
+
+
+def test_every_image_is_decoded_in_a_process_of_its_own(window: Window) -> None:
+    names = [f"{n}.png" for n in range(20)]
+    for name in names:
+        window.site[f"http://site.test/{name}"] = (200, "image/png", PNG)
+    loaded = window.show(
+        "<body style='margin:0'>" + "".join(f"<img src={name} style='display:block'>" for name in names)
+    )
+    assert loaded.missing == 0
+    assert len(window.decoded) == 20
+    assert window.pixel(2, 2) == RED
+
+
+def test_an_image_used_twice_is_fetched_and_decoded_once(window: Window) -> None:
+    window.site["http://site.test/i.png"] = (200, "image/png", PNG)
+    window.show("<img src=i.png><img src='http://site.test/i.png#x'><p style='background:url(/i.png)'>x")
+    assert window.colors() >= {RED}
+    assert [fetch.url for fetch in window.asked] == ["http://site.test/i.png"]
+    assert len(window.decoded) == 1
+
+
+def test_transparent_images_let_the_page_show_through(window: Window) -> None:
+    window.site["http://site.test/clear.png"] = (200, "image/png", picture((0, 0, 255, 0)))
+    window.show("<body style='margin:0;background:red'><img src=clear.png style='display:block'>")
+    assert window.pixel(5, 5) == RED
+
+
+def test_a_page_may_show_so_many_images_and_no_more(open_window: OpenWindow) -> None:
+    window = open_window(max_images=3)
+    for n in range(5):
+        window.site[f"http://site.test/{n}"] = (200, "image/png", PNG)
+    loaded = window.show("".join(f"<img src={n}>" for n in range(5)))
+    assert loaded.missing == 2
+    assert len(window.decoded) == 3
+
+
+def test_a_page_may_show_so_many_pixels_and_no_more(open_window: OpenWindow) -> None:
+    window = open_window(max_image_pixels=900)  # two of 20 by 20
+    for n in range(3):
+        window.site[f"http://site.test/{n}"] = (200, "image/png", PNG)
+    assert window.show("".join(f"<img src={n}>" for n in range(3))).missing == 1
+
+
+def test_a_page_may_ask_for_so_many_resources_and_no_more(window: Window) -> None:
+    loaded = window.show("".join(f"<img src={n}>" for n in range(600)))
+    assert loaded.missing == 600
+    assert len(window.asked) == 500
+
+
+def test_imports_that_lead_back_to_themselves_end(window: Window) -> None:
+    window.site["http://site.test/a.css"] = (200, "text/css", b"@import 'b.css';")
+    window.site["http://site.test/b.css"] = (200, "text/css", b"@import 'a.css'; body{background:red}")
+    window.show("<link rel=stylesheet href=a.css>")
+    assert window.pixel(5, 5) == RED
+    assert len(window.asked) == 2
+
+
+def test_progress_ends_with_everything_done(window: Window) -> None:
+    window.show("<img src=1><img src=2>")
+    assert (window.progress[-1].done, window.progress[-1].total) == (2, 2)
+
+
+def test_what_only_layout_knows_to_be_needed_is_fetched_then(window: Window) -> None:
+    """More backgrounds than are fetched ahead: the engine asks for the one it paints."""
+    rules = "".join(f".c{n}{{background:url({n}.png)}}" for n in range(100))
+    window.site["http://site.test/99.png"] = (200, "image/png", PNG)
+    window.show(f"<style>{rules}</style><body style='margin:0'><div class=c99 style='height:30px'>")
+    assert window.pixel(5, 5) == RED
+
+
+def test_embedded_documents_scripts_and_other_schemes_are_not_asked_for(window: Window) -> None:
+    window.show(
+        "<iframe src=/frame></iframe><object data=/object></object><embed src=/embed><script src=/js></script>"
+        "<video poster=/poster src=/video></video><img src=file:///etc/passwd><img src=ftp://x/y>"
+        "<link rel=stylesheet href=file:///etc/passwd><link rel=icon href=/icon>"
+        "<style>@import 'file:///etc/passwd';body{background:url(javascript:1)}</style>"
+    )
+    window.paint()
+    assert window.asked == []
+
+
+def test_a_document_without_a_base_asks_for_nothing_relative(window: Window) -> None:
+    loaded = window.show("<img src=x.png><link rel=stylesheet href=/y.css>", base_url="about:blank")
+    assert window.asked == []
+    assert loaded.url == "about:blank"
+
+
+def test_other_sites_are_told_the_origin_and_the_own_one_the_page(window: Window) -> None:
+    window.show("<img src=a><img src=http://other.test/b>", base_url="http://site.test/secret?token")
+    assert {fetch.url: fetch.referrer for fetch in window.asked} == {
+        "http://site.test/a": "http://site.test/secret?token",
+        "http://other.test/b": "http://site.test/",
+    }
+
+
+@pytest.mark.parametrize(
+    ("html", "expected"),
+    [
+        ("<img src=a srcset='b 2x, c 1x'>", "c"),
+        ("<img src=a srcset='b 2x'>", "b"),
+        ("<img srcset='small 100w, fits 250w, huge 2000w'>", "fits"),
+        ("<img srcset='small 100w, big 2000w' sizes='(min-width: 500px) 100vw, 50px'>", "small"),
+        ("<img srcset=','>", None),
+        ("<picture><source srcset=w type=image/x-other><source srcset=v><img src=a></picture>", "v"),
+        ("<picture><source srcset=w media='(min-width: 600px)'><img src=a></picture>", "a"),
+        ("<picture><source srcset=w media='(max-width: 600px)'><img src=a></picture>", "w"),
+    ],
+)
+def test_the_candidate_for_this_window_is_chosen(window: Window, html: str, expected: str | None) -> None:
+    window.show(html)
+    assert [fetch.url for fetch in window.asked] == ([f"http://site.test/{expected}"] if expected else [])
+
+
+def test_a_page_can_be_loaded_after_another_in_the_same_process(window: Window) -> None:
+    for color in ("red", "blue", "red"):
+        window.show(f"<body style='background:{color}'>")
+    assert window.pixel(5, 5) == RED
+    window.site["http://site.test/x.zip"] = (200, "application/zip", b"PK")
+    with pytest.raises(RequestFailed):
+        window.load("http://site.test/x.zip")
+    with pytest.raises(RequestFailed) as caught:
+        window.paint()
+    assert caught.value.code == FailureCode.NOT_LOADED
