@@ -159,6 +159,11 @@ def without_landlock() -> None:
     landlock.abi = lambda: 0
 
 
+def without_both() -> None:
+    without_seccomp()
+    without_landlock()
+
+
 def without_limits() -> None:
     Limits.apply = lambda self: None  # type: ignore[method-assign]
 
@@ -178,6 +183,8 @@ SWITCHES: dict[str, tuple[Callable[[], None], set[Layer]]] = {
     "without limits": (without_limits, {Layer.LIMITS}),
     "without W xor X by the kernel": (without_mdwe, {Layer.NO_EXECUTABLE_MEMORY}),
     "without namespaces": (nothing, NAMESPACES_AND_ROOT),
+    "without seccomp and namespaces": (without_seccomp, {Layer.SECCOMP, *NAMESPACES_AND_ROOT}),
+    "without seccomp and Landlock": (without_both, {Layer.SECCOMP, *LANDLOCK}),
 }
 
 
@@ -185,7 +192,7 @@ CASES = [
     (attempt, switch)
     for attempt, layers in ATTEMPTS.items()
     for switch, (_, off) in SWITCHES.items()
-    if not off or off & layers
+    if layers - off and (not off or off & layers)
 ]
 
 
@@ -200,9 +207,9 @@ def test_a_locked_down_process_is_denied(
 ) -> None:
     switch_off, off = SWITCHES[switch]
     if not (ATTEMPTS[attempt] - off) & this_machine.available:
-        pytest.skip("this kernel lacks every other layer that would deny it")
+        pytest.skip("this machine lacks every other layer that would deny it")
     box = Sandbox(
-        isolated=off is not NAMESPACES_AND_ROOT,
+        isolated=Layer.EMPTY_ROOT not in off,
         as_nobody=as_nobody,
         switch_off=switch_off,
         allow_degraded=bool(off),

@@ -15,7 +15,7 @@ import pytest
 
 from cloister import sandbox
 from cloister.errors import SandboxUnavailable
-from cloister.sandbox import NAMESPACES, Layer, Limits, Policy, bpf, privileges
+from cloister.sandbox import NAMESPACES, Layer, Limits, Policy, bpf, privileges, seccomp
 from cloister.sandbox.kernel import prctl, syscall
 from cloister.sandbox.syscalls import native
 from tests.sandbox.locked import BASIC, Outcome, Sandbox
@@ -68,11 +68,15 @@ def test_the_process_is_nobody_in_no_group_without_capabilities(isolated: bool, 
     def attempt() -> object:
         return [os.getresuid(), os.getresgid(), os.getgroups(), privileges.effective_capabilities()]
 
-    outcome = Sandbox(allowed, isolated=isolated, as_nobody=as_nobody).run(attempt)
+    def join_a_group() -> None:
+        if os.geteuid() == 0:
+            os.setgroups([4])
+
+    outcome = Sandbox(allowed, isolated=isolated, as_nobody=as_nobody, before=join_a_group).run(attempt)
     if os.geteuid() == 0 or Layer.USER_NAMESPACE in outcome.layers:
         nobody = [privileges.NOBODY] * 3
         assert outcome.value[:2] == [nobody, nobody]
-    if os.geteuid() == 0:
+    if os.geteuid() == 0 and not as_nobody:
         assert outcome.value[2] == []
     assert outcome.value[3] == 0
 
@@ -85,6 +89,19 @@ def test_no_capability_can_come_back() -> None:
     outcome = Sandbox(allowed).run(attempt)
     if os.geteuid() == 0 or Layer.USER_NAMESPACE in outcome.layers:
         assert not any(outcome.value)
+
+
+def test_nobody_may_read_its_memory_and_no_program_it_starts_gains_powers() -> None:
+    def attempt() -> list[int]:
+        return [prctl(3), prctl(39)]  # PR_GET_DUMPABLE, PR_GET_NO_NEW_PRIVS
+
+    # Not isolated and nobody before: a change of user would do the same by itself.
+    box = Sandbox(isolated=False, as_nobody=True, switch_off=without_seccomp, allow_degraded=True)
+    assert box.run(attempt).value == [0, 1]
+
+
+def without_seccomp() -> None:
+    seccomp.available = lambda: False
 
 
 def test_a_kernel_without_landlock_is_refused_and_the_message_says_since_when_there_is_one() -> None:
