@@ -307,6 +307,19 @@ def test_a_zip_bomb_in_a_text_chunk_is_broken_and_not_unpacked() -> None:
     assert failure(png(1, 1, 8, 0, b"\0\0", (b"zTXt", bomb))).code == "image_broken"
 
 
+def test_a_result_that_cannot_be_handed_on_is_not_kept_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[int] = []
+
+    def unsealable(fd: int) -> None:
+        kept.append(fd)
+        raise OSError("no seals today")
+
+    monkeypatch.setattr(memory, "seal", unsealable)
+    failure(encode(quarters(), "PNG"))
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(kept[0])
+
+
 EVERY_FORMAT = [
     encode(quarters(), kind) for kind in ("PNG", "JPEG", "GIF", "BMP", "ICO", "PPM", "WEBP", "TIFF", "AVIF")
 ]

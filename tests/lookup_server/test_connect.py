@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from ipaddress import ip_address
 from typing import TypeVar
 
@@ -179,17 +180,51 @@ def test_a_failed_address_is_followed_by_the_next(zone: Zone, canary: CanaryMake
     assert connected(zone, "a.example", listener.port, rules) == "127.0.0.3"
 
 
-def test_a_connection_that_comes_second_is_closed(
-    zone: Zone, canary: CanaryMaker, monkeypatch: pytest.MonkeyPatch
+def test_of_two_connections_that_stand_at_once_one_is_closed(
+    zone: Zone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connect_module, "_STAGGER", 0)
-    first = canary("127.0.0.2")
-    second = canary("127.0.0.3", first.port)
+    made: list[socket.socket] = []
+
+    class Simultaneous(Client):
+        both = asyncio.Event()
+
+        async def _attempt(self, host: object, address: object, port: int) -> socket.socket:
+            made.append(socket.socket())
+            if len(made) == 2:
+                self.both.set()
+            await self.both.wait()
+            return made[0] if str(address) == "127.0.0.2" else made[1]
+
+    async def work(_client: Client) -> None:
+        system = System({"a.example": (ip_address("127.0.0.2"), ip_address("127.0.0.3"))})
+        client = Simultaneous(Policy(NO_RULES), Resolver(system, lifetime=1), max_connections=1, timeout=5)
+        _, connection = await open_to(client, "a.example", 80)
+        connection.close()
+
+    with_client(zone, work)
+    assert len(made) == 2
+    assert all(one.fileno() == -1 for one in made)  # the first by its new owner, the second by the client
+
+
+def test_an_address_that_does_not_answer_is_overtaken_by_the_next(zone: Zone, canary: CanaryMaker) -> None:
+    listener = canary("127.0.0.3")
     zone.records = {"a.example": ["A 127.0.0.2", "A 127.0.0.3"]}
-    connected(zone, "a.example", first.port, PolicyRules(allow_hosts=("a.example",)))
-    assert first.count() + second.count() >= 1
-    received = b"".join(visitor.recv(10) for visitor in first.visitors + second.visitors)
-    assert received == b"x"  # recv ends at once, so every connection but the one with the byte is closed
+    with full_listener("127.0.0.2", listener.port):
+        rules = PolicyRules(allow_hosts=("a.example",))
+        assert connected(zone, "a.example", listener.port, rules) == "127.0.0.3"
+
+
+@contextlib.contextmanager
+def full_listener(address: str, port: int = 0) -> Iterator[int]:
+    """A port whose backlog is full: the kernel drops what else comes, as a silent firewall would."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server((address, port), backlog=0))
+        for _ in range(4):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
 
 
 def closed_port() -> int:
@@ -204,16 +239,9 @@ def test_a_port_where_nobody_listens_is_a_refused_connection(zone: Zone) -> None
     assert "127.0.0.1 port" in error.detail
 
 
-def test_a_full_backlog_ends_at_the_deadline(zone: Zone) -> None:
-    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
-        address = listener.getsockname()
-        fillers = [socket.socket() for _ in range(4)]
-        for filler in fillers:
-            filler.setblocking(False)
-            filler.connect_ex(address)
-        error = refused(zone, "127.0.0.1", address[1], PolicyRules(allow_hosts=("127.0.0.1",)), timeout=0.3)
-        for filler in fillers:
-            filler.close()
+def test_an_address_that_never_answers_ends_at_the_deadline(zone: Zone) -> None:
+    with full_listener("127.0.0.1") as port:
+        error = refused(zone, "127.0.0.1", port, PolicyRules(allow_hosts=("127.0.0.1",)), timeout=0.3)
     assert error.code == "timed_out"
     assert "within 0.3 s" in error.detail
 
