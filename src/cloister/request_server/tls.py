@@ -45,16 +45,11 @@ def _load_system_roots(made: ssl.SSLContext) -> None:
     if file.is_file():
         made.load_verify_locations(cafile=file)
     folders = os.environ.get(places.openssl_capath_env, places.openssl_capath)
-    if hashed := "\n".join(map(_hashed_certificates, folders.split(os.pathsep))).strip():
-        made.load_verify_locations(cadata=hashed)  # at once: a quarter of the time that 144 single files take
-
-
-def _hashed_certificates(folder: str) -> str:
-    """Every certificate of ``folder`` that OpenSSL would find by its name, as PEM."""
-    if not Path(folder).is_dir():
-        return ""
-    files = sorted(file for file in Path(folder).iterdir() if _HASHED.fullmatch(file.name) and file.is_file())
-    return "\n".join(file.read_bytes().decode("ascii", "ignore") for file in files)
+    for folder in map(Path, folders.split(os.pathsep)):
+        if folder.is_dir():
+            for entry in sorted(folder.iterdir()):
+                if _HASHED.fullmatch(entry.name) and entry.is_file():
+                    made.load_verify_locations(cafile=entry)
 
 
 def failure(error: ssl.SSLError, host: str) -> RequestFailed:
