@@ -25,13 +25,11 @@ def needs_namespaces(this_machine: sandbox.Machine) -> None:
 
 
 def before_locking_down(work: Callable[[], object], *, as_nobody: bool = False) -> object:
-    """What ``work`` returns in a process that is isolated, with its root still the old one."""
+    """What ``work`` returns in a process that is isolated, and not yet held by anything else."""
     seen: list[object] = []
     box = Sandbox(as_nobody=as_nobody, switch_off=lambda: seen.append(work()))
-    # An empty root would hide what work looks at.
-    return (
-        Sandbox(as_nobody=box.as_nobody, isolated=True, switch_off=box.switch_off).run(lambda: seen).value[0]
-    )
+    value: list[object] = box.run(lambda: seen).value
+    return value[0]
 
 
 @pytest.mark.parametrize("as_nobody", USERS)
