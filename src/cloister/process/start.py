@@ -40,7 +40,7 @@ def serve(module_name: str, channel: int) -> NoReturn:
     channels = tuple(Channel(fd) for fd in fds.release())
     start = Start(control, channels, options, message.allow_degraded)
     module = importlib.import_module(module_name)
-    module.preload(options)
+    module.preload(b"")  # preload options are for what the zygote forks
     if hasattr(module, "POLICY"):  # the zygote has none yet: it still has to preload what it forks
         os.environ.clear()
         sandbox.enter_empty_root(module.POLICY.read_paths)
