@@ -67,12 +67,10 @@ ABOUT: Final[dict[Layer, tuple[str, str]]] = {
 }
 """For each layer: the Linux that first has it, and what it means for the process, in one clause."""
 
-# A child forked later holds whatever descriptors its parent held by then, and is in its parent's session.
-_NOT_INHERITED: Final = frozenset({Layer.DESCRIPTORS, Layer.OWN_SESSION})
-
 _prepared: set[Layer] = set()
 _of_children: dict[Layer, int] = {}
-os.register_at_fork(after_in_child=lambda: _prepared.difference_update(_NOT_INHERITED))
+# A child forked later holds whatever descriptors its parent held by then.
+os.register_at_fork(after_in_child=lambda: _prepared.discard(Layer.DESCRIPTORS))
 
 
 def mark(layers: Iterable[Layer]) -> None:

@@ -10,7 +10,7 @@ from typing import Final
 
 from . import landlock
 from .kernel import libc, syscall
-from .layers import Layer, mark
+from .layers import Layer, in_force, mark
 
 __all__ = ["shed"]
 
@@ -24,7 +24,7 @@ def shed(keep: Iterable[int]) -> None:
 
     Standard input reads nothing and standard output goes nowhere; standard error stays what it was, so that a
     crash can be told. Every other descriptor is closed. The environment is emptied but for the language and the
-    time zone. The process gets its own session (no terminal to type into), the root folder and umask 077.
+    time zone. The process is in a session without a terminal, in the root folder, with umask 077.
 
     The strings of the environment that the process was *started* with stay in its memory: what starts a process
     with a new program should pass a bare environment.
@@ -42,7 +42,9 @@ def shed(keep: Iterable[int]) -> None:
     mark({Layer.ENVIRONMENT})
     os.umask(0o077)
     os.chdir("/")
-    if os.getsid(0) != os.getpid():
+    # Forked from one that did this, it is in a session without a terminal already; and not being its leader, it
+    # could not get one either.
+    if Layer.OWN_SESSION not in in_force() and os.getsid(0) != os.getpid():
         os.setsid()
     mark({Layer.OWN_SESSION})
 
