@@ -34,6 +34,7 @@ import msgspec
 from PIL import Image
 
 from cloister import Browser, NetworkPolicy
+from cloister.browser import Viewport
 from cloister.interfaces import image_decoder
 from cloister.interfaces.zygote import PreloadKind
 from cloister.ipc import Channel
@@ -45,7 +46,7 @@ CHROMIUM_OPTIONS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 )  # fmt: skip
-VIEWPORT = {"width": 1280, "height": 720}
+VIEWPORT: Viewport = {"width": 1280, "height": 720}
 PAGES = 8
 DEADLINE = 120  # seconds for any one process of the benchmark
 PR_SET_CHILD_SUBREAPER = 36  # include/uapi/linux/prctl.h
