@@ -130,6 +130,14 @@ def test_an_image_that_lies_about_its_type_is_not_decoded_here(
     assert RED not in window.colors()
 
 
+def test_a_style_sheet_that_could_be_read_as_an_image_is_not(window: Window) -> None:
+    """A PPM file may be text: six letters of header, and pixels below 128."""
+    ppm = b"P6 60 60 255\n" + b"\x7f\x01\x01" * 3600
+    window.site["http://site.test/x"] = (200, "text/css", ppm)
+    window.show("<link rel=stylesheet media=print href=x><img src=x>")
+    assert (127, 1, 1, 255) not in window.colors()
+
+
 PIECES = [
     "<img src='", "'>", "<style>", "</style>", "body{background:", "url(", ")", "}", DATA, DATA, "data:", REST,
     "d\\61 ta:", "<svg>", "</svg>", "<!--", "-->", "<xmp>", "</xmp>", "<title>", "</title>", "<table background='",
