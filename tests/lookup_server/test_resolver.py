@@ -220,7 +220,7 @@ def test_any_text_reads_as_a_hosts_file_and_as_a_resolv_conf(text: str) -> None:
     parse_resolv_conf(text)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(garbage=st.binary(max_size=600), cut=st.integers(0, 80))
 def test_garbage_from_a_name_server_is_a_failed_lookup(garbage: bytes, cut: int) -> None:
     zone = Zone()
