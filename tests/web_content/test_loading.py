@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pymupdf_fonts
 import pytest
 
 from cloister.errors import RequestFailed
@@ -167,3 +168,18 @@ def test_a_page_can_be_loaded_after_another_in_the_same_process(window: Window) 
     with pytest.raises(RequestFailed) as caught:
         window.paint()
     assert caught.value.code == FailureCode.NOT_LOADED
+
+
+@pytest.mark.parametrize("path", ["font.ttf", "font?v=1"])
+def test_text_is_shown_in_the_font_that_the_page_brings(window: Window, path: str) -> None:
+    html = (
+        "<style>@font-face{font-family:brought;src:url("
+        + path
+        + ")}p{font-family:brought,sans-serif}</style>"
+        "<p>Wide text"
+    )
+    window.show(html)
+    without = window.paint().tobytes()
+    window.site[f"http://site.test/{path}"] = (200, "font/ttf", pymupdf_fonts.myfont("spacemo"))
+    assert window.show(html).missing == 0
+    assert window.paint().tobytes() != without
