@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.conftest import children
 
 from cloister.errors import BrowserClosed, ChannelClosed, LaunchError, RequestFailed
 from cloister.interfaces import image_decoder, lookup_server, request_server, web_content
@@ -340,6 +341,22 @@ def test_a_fork_that_nobody_waits_for_leaves_no_process() -> None:
                     break
                 await asyncio.sleep(0.01)
             assert tree.split() == []
+
+    run(go())
+
+
+@pytest.mark.parametrize("wait", [0, 0.01, 0.04, 0.08, 0.15])
+def test_a_launch_that_is_cancelled_leaves_no_process(wait: float) -> None:
+    async def go() -> None:
+        before = children()
+        here, there = Channel.pair()
+        task = asyncio.ensure_future(launch("lookup_server", b"", [there], keep=[here]))
+        await asyncio.sleep(wait)
+        task.cancel()
+        (result,) = await asyncio.gather(task, return_exceptions=True)
+        if isinstance(result, ChildProcess):
+            await result.end()
+        assert children() == before
 
     run(go())
 

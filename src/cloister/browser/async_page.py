@@ -416,11 +416,13 @@ def open_regular(path: str | os.PathLike[str]) -> int:
 
 
 def _navigation_error(url: str, error: RequestFailed) -> CloisterError:
+    # The request_server names what it was asked for; so does the exception.
+    detail = error.detail.removeprefix(f"{printable(url, 400)}: ")
     if error.code == FailureCode.ADDRESS_REFUSED:
-        return AddressRefused(url, error.code, error.detail)
+        return AddressRefused(url, error.code, detail)
     if error.code == FailureCode.TIMED_OUT:
-        return TimeoutError(f"{printable(url, 200)}: {error.detail or 'timed out'}")
-    return NavigationError(url, error.code, error.detail)
+        return TimeoutError(f"{printable(url, 200)}: {detail or 'timed out'}")
+    return NavigationError(url, error.code, detail)
 
 
 def _checked_url(url: str) -> str:

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from ada_url import URL
 
+from cloister.errors import InvalidArgument
 from cloister.interfaces import lookup_server, request_server
 
 __all__ = ["NetworkPolicy"]
@@ -50,7 +51,7 @@ class NetworkPolicy:
     request_timeout: seconds for one request, redirects and body included.
     connect_timeout: seconds for one connection, the name's look-up included.
 
-    Raises ValueError, or TypeError, that names the argument and what is wrong with it.
+    Raises InvalidArgument (a ValueError) that names the argument and what is wrong with it.
     """
 
     allow_hosts: Sequence[str] = ()
@@ -112,29 +113,29 @@ class NetworkPolicy:
 
 def _several(name: str, given: object, kind: type[T], most: int = 256) -> list[T]:
     if isinstance(given, str) or not isinstance(given, Sequence | Set):
-        raise TypeError(f"{name} is a list of {kind.__name__}, not {given!r}")
+        raise InvalidArgument(f"{name} is a list of {kind.__name__}, not {given!r}")
     items: list[T] = []
     for item in given:
         if not isinstance(item, kind) or isinstance(item, bool):
-            raise TypeError(f"{name} is a list of {kind.__name__}; it has {item!r}")
+            raise InvalidArgument(f"{name} is a list of {kind.__name__}; it has {item!r}")
         items.append(item)
     if len(items) > most:
-        raise ValueError(f"{name} has {len(items)} entries; at most {most} are allowed")
+        raise InvalidArgument(f"{name} has {len(items)} entries; at most {most} are allowed")
     return items
 
 
 def _within(name: str, value: object, least: int, most: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} is a whole number, not {value!r}")
+        raise InvalidArgument(f"{name} is a whole number, not {value!r}")
     if not least <= value <= most:
-        raise ValueError(f"{name} is {value}; it must be between {least} and {most}")
+        raise InvalidArgument(f"{name} is {value}; it must be between {least} and {most}")
 
 
 def _seconds(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name} is a number of seconds, not {value!r}")
+        raise InvalidArgument(f"{name} is a number of seconds, not {value!r}")
     if not 0.001 <= value <= 24 * 3600:
-        raise ValueError(f"{name} is {value}; it must be between 0.001 and {24 * 3600} seconds")
+        raise InvalidArgument(f"{name} is {value}; it must be between 0.001 and {24 * 3600} seconds")
 
 
 def _host_rule(rule: str) -> str:
@@ -142,7 +143,7 @@ def _host_rule(rule: str) -> str:
     match = _HOST_RULE.fullmatch(rule)
     if match is None:
         hint = "; an IPv6 address is written in brackets" if rule.count(":") > 1 else ""
-        raise ValueError(
+        raise InvalidArgument(
             f"allow_hosts: {rule!r} is not HOST, HOST:PORT or *.HOST, without scheme or path{hint}"
         )
     if match["port"] is not None:
@@ -152,9 +153,9 @@ def _host_rule(rule: str) -> str:
     except ValueError:
         host = ""
     if not _LITERAL_OR_NAME.fullmatch(host) or len(host) > 253:
-        raise ValueError(f"allow_hosts: {rule!r} has no valid host name")
+        raise InvalidArgument(f"allow_hosts: {rule!r} has no valid host name")
     if match["below"] and (host.startswith("[") or host.rpartition(".")[2].isdigit()):
-        raise ValueError(f"allow_hosts: {rule!r}: an address has no names below it")
+        raise InvalidArgument(f"allow_hosts: {rule!r}: an address has no names below it")
     port = f":{int(match['port'])}" if match["port"] else ""
     return f"{match['below'] or ''}{host}{port}"
 
@@ -163,7 +164,7 @@ def _network(text: str) -> str:
     try:
         return str(ip_network(text))
     except ValueError as error:
-        raise ValueError(f"allow_cidrs: {text!r} is not a network such as 10.0.0.0/8: {error}") from None
+        raise InvalidArgument(f"allow_cidrs: {text!r} is not a network such as 10.0.0.0/8: {error}") from None
 
 
 def _dns_server(text: str) -> str:
@@ -181,4 +182,4 @@ def _dns_server(text: str) -> str:
             return f"[{IPv6Address(host[1:-1])}]:{int(port)}"
         return f"{IPv4Address(host)}:{int(port)}"
     except ValueError as error:
-        raise ValueError(f"dns_servers: {text!r} is not ADDRESS or ADDRESS:PORT: {error}") from None
+        raise InvalidArgument(f"dns_servers: {text!r} is not ADDRESS or ADDRESS:PORT: {error}") from None

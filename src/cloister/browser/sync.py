@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import os
 import threading
 import weakref
@@ -44,13 +45,22 @@ class _LoopThread:
             raise
 
     def stop(self) -> None:
+        """End the loop once what it still does is done: a cancelled start has processes to end."""
         if self._loop.is_closed():
             return
+        with contextlib.suppress(concurrent.futures.TimeoutError):
+            self.run(_settle(), _CLOSE_TIMEOUT)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_CLOSE_TIMEOUT)
         if not self._thread.is_alive():
-            self._loop.run_until_complete(self._loop.shutdown_default_executor())
             self._loop.close()
+
+
+async def _settle() -> None:
+    me = asyncio.current_task()
+    await asyncio.gather(*(asyncio.all_tasks() - {me}), return_exceptions=True)
+    with contextlib.suppress(RuntimeError):  # no thread can be started any more: the interpreter is ending
+        await asyncio.get_running_loop().shutdown_default_executor()
 
 
 def _close(thread: _LoopThread, browser: AsyncBrowser) -> None:

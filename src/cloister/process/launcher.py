@@ -16,7 +16,15 @@ from typing import Any
 
 import msgspec
 
-from ..errors import BadMessage, BrowserClosed, ChannelClosed, LaunchError, RequestFailed, printable
+from ..errors import (
+    BadMessage,
+    BrowserClosed,
+    ChannelClosed,
+    LaunchError,
+    ProcessError,
+    RequestFailed,
+    printable,
+)
 from ..interfaces.base import Interface, Message
 from ..interfaces.control import CONTROL
 from ..interfaces.zygote import LAUNCH, ZYGOTE, Exited, Fork, Launched, Options, PreloadKind, Start
@@ -74,19 +82,14 @@ async def launch(
         raise
     finally:
         theirs.close()
+    greeting = asyncio.ensure_future(_greeted(kind, control, errors))
     try:
-        pid = await _greeted(kind, control, errors)
-        body, memfds = blob.pack(options)
-        fds = [channel.fileno() for channel in channels]
-        message = Start(body, len(fds), allow_degraded)
-        control.send(codec(LAUNCH, "client").encode(Packet.EVENT, 0, message), (*fds, *memfds))
-        for fd in memfds:
-            os.close(fd)
+        pid = await asyncio.shield(greeting)
         pidfd = os.pidfd_open(pid)
+        _hand_over(control, options, channels, allow_degraded)
     except BaseException:
+        await _undo(process, greeting)
         _close(control, *keep)
-        process.kill()
-        process.wait()
         errors.close()
         raise
     finally:
@@ -109,6 +112,27 @@ async def launch(
     )
     log.debug("%s %d started", kind, pid)
     return child
+
+
+def _hand_over(control: Channel, options: bytes, channels: Sequence[Channel], allow_degraded: bool) -> None:
+    body, memfds = blob.pack(options)
+    owned = Descriptors(memfds)
+    fds = [channel.fileno() for channel in channels]
+    message = Start(body, len(fds), allow_degraded)
+    control.send(codec(LAUNCH, "client").encode(Packet.EVENT, 0, message), (*fds, *owned.borrow()))
+    owned.close()
+
+
+async def _undo(process: subprocess.Popen[bytes], greeting: asyncio.Future[int]) -> None:
+    """End a process whose launch failed or was cancelled: itself, and the one that it became."""
+    with contextlib.suppress(ProcessError):
+        pid = await greeting  # it has a deadline, and no way to know the other one before it
+        if pid != process.pid:
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)  # noqa: ASYNC222 - killed, so it is gone at once
+    process.kill()
+    process.wait()
 
 
 def _close(*channels: Channel) -> None:

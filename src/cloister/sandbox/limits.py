@@ -22,6 +22,9 @@ class Limits:
     """Bytes mapped, libraries and shared bitmaps included (RLIMIT_AS)."""
     data: int | None = 2048 * _MIB
     """Bytes of heap and private anonymous memory (RLIMIT_DATA; these since Linux 4.7)."""
+    stack: int | None = 8 * _MIB
+    """Bytes of the main thread's stack (RLIMIT_STACK). Endless recursion ends here, also where the user has
+    lifted the limit."""
     file_size: int | None = 1024 * _MIB
     """Bytes of one file; of one memfd, that is, as there is nowhere to make a file (RLIMIT_FSIZE)."""
     open_files: int | None = 256
@@ -46,6 +49,7 @@ class Limits:
         for kind, value in (
             (resource.RLIMIT_AS, self.address_space),
             (resource.RLIMIT_DATA, self.data),
+            (resource.RLIMIT_STACK, self.stack),
             (resource.RLIMIT_FSIZE, self.file_size),
             (resource.RLIMIT_NOFILE, self.open_files),
             (resource.RLIMIT_NPROC, self.processes),
