@@ -18,7 +18,7 @@ import msgspec
 from .. import sandbox
 from ..errors import ChannelClosed
 from ..interfaces.base import Failure, FailureCode, Message
-from ..interfaces.control import Ping, Pong, Ready, Shutdown
+from ..interfaces.control import CONTROL, Ping, Pong, Ready, Shutdown
 from ..interfaces.zygote import ZYGOTE, Exited, Fork, Forked, Options
 from ..ipc import Channel, Descriptors
 from ..ipc.codec import Packet, codec
@@ -42,6 +42,7 @@ def main(start: Start) -> None:
         sandbox.prepare(module.POLICY)
         kinds[entry.kind] = module
     os.environ.clear()
+    codec(CONTROL, "server")  # every child needs it, and it takes half a millisecond to build
     # What is there now is shared by every fork for as long as nobody writes to it; the collector would.
     gc.collect()
     gc.freeze()
