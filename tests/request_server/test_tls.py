@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import ssl
 import warnings
 from pathlib import Path
@@ -79,6 +80,29 @@ def test_every_hashed_certificate_of_ssl_cert_dir_is_read_at_once(
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "no-such-file"))
     monkeypatch.setenv("SSL_CERT_DIR", f"{tmp_path / 'a'}:{tmp_path / 'b'}")
     assert roots(tls.context()) == {fingerprint(authority.roots), fingerprint(other.roots)}
+
+
+def test_a_folder_adds_what_the_file_lacks_and_loads_nothing_twice(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    first, second, other = authority.roots, Authority().roots, Authority().roots
+    file = tmp_path / "roots.pem"
+    file.write_text(f"# two of them\n{first}\n{second}")
+    contents = (first, second + "\n", other, f"{first}{other}")
+    for number, content in enumerate(contents):
+        (tmp_path / f"0123abcd.{number}").write_text(content)
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+    loaded: list[str] = []
+    load = ssl.SSLContext.load_verify_locations
+
+    def loading(context: ssl.SSLContext, *, cafile: os.PathLike[str]) -> None:
+        loaded.append(Path(cafile).name)
+        load(context, cafile=cafile)
+
+    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", loading)
+    assert roots(tls.context()) == {fingerprint(first), fingerprint(second), fingerprint(other)}
+    assert loaded == ["roots.pem", "0123abcd.2", "0123abcd.3"]
 
 
 def test_what_is_no_certificate_is_not_passed_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
