@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
 from typing import TypeVar
@@ -50,6 +52,26 @@ def failure(zone: Zone, host: str, *, lifetime: float = 5) -> RequestFailed:
     with pytest.raises(RequestFailed) as caught:
         resolve(zone, host, lifetime=lifetime)
     return caught.value
+
+
+FRESH = """
+import sys
+from cloister.lookup_server import main
+main.preload(b"")
+import dns.name, dns.query, dns.rdata, dns.rdataclass, dns.rdatatype
+print(dns.name.have_idna_2008, dns.query.have_doh, "email" in sys.modules)
+before = set(sys.modules)
+for kind in range(65536):
+    dns.rdata.get_rdata_class(dns.rdataclass.IN, dns.rdatatype.RdataType.make(kind))
+print(sorted(set(sys.modules) - before))
+"""
+
+
+def test_a_fresh_process_loads_only_what_it_uses_and_nothing_later() -> None:
+    told = subprocess.run(
+        [sys.executable, "-c", FRESH], capture_output=True, text=True, check=True, timeout=30
+    )
+    assert told.stdout.split("\n") == ["False False False", "[]", ""]
 
 
 def test_both_families_are_asked_and_come_by_turns(zone: Zone) -> None:

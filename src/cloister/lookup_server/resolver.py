@@ -20,6 +20,7 @@ import dns.message
 import dns.name
 import dns.nameserver
 import dns.rdata
+import dns.rdataclass
 import dns.rdatatype
 import dns.resolver
 from dns._asyncio_backend import Backend
@@ -43,6 +44,15 @@ for a client that still takes the answer when it comes; here a late one is lost)
 _TRY_TIMEOUT = 1.5  # seconds for one UDP question; the lifetime holds three
 
 
+_READ = (
+    dns.rdatatype.A,
+    dns.rdatatype.AAAA,
+    dns.rdatatype.CNAME,
+    dns.rdatatype.SOA,  # how long a name is known not to exist
+    dns.rdatatype.OPT,
+)
+
+
 class _ConnectedDatagrams(Backend):
     """Asks over connected UDP sockets: a name server that is not there is an error at once (ICMP port
     unreachable), and answers from elsewhere are dropped by the kernel."""
@@ -55,9 +65,11 @@ _BACKEND = _ConnectedDatagrams()
 
 
 def warm_up() -> None:
-    """Load every record type and turn lazy loading off: nothing can be imported after lock-down, and which types
-    an answer holds is up to a stranger."""
-    dns.rdata.load_all_types()  # type: ignore[no-untyped-call]
+    """Load the record types that are read and turn lazy loading off: nothing can be imported after lock-down, and
+    which types an answer holds is up to a stranger. Those of all others stay bytes that nobody parses."""
+    for kind in _READ:
+        dns.rdata.get_rdata_class(dns.rdataclass.IN, kind)  # type: ignore[no-untyped-call]
+    dns.rdata._dynamic_load_allowed = False  # load_all_types() does so, and loads 60 modules more
     query = dns.message.make_query("example.org.", dns.rdatatype.AAAA, use_edns=True)
     response = dns.message.make_response(dns.message.from_wire(query.to_wire()))
     dns.message.from_wire(response.to_wire())
