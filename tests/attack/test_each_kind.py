@@ -7,6 +7,7 @@ so at least two layers stand before each.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import os
 import signal
@@ -26,8 +27,17 @@ from tests.sandbox.test_denials import ATTEMPTS, Outside
 
 outside = denials.outside
 KINDS = [IMAGE_DECODER, LOOKUP_SERVER, REQUEST_SERVER, WEB_CONTENT]
-POLICIES = [*KINDS, sandbox.zygote_policy(KINDS)]
-ALLOWED = {("lookup_server", denials.connect), ("zygote", denials.fork)}
+BRANCHES = [
+    dataclasses.replace(sandbox.zygote_policy(kinds), kind=f"zygote of {name}")
+    for name, kinds in [("none", []), *((policy.kind, [policy]) for policy in KINDS)]
+]
+POLICIES = [*KINDS, *BRANCHES]
+ALLOWED = {
+    ("lookup_server", denials.connect),
+    # What is forked can do no more than what forks it.
+    ("zygote of lookup_server", denials.connect),
+    *((branch.kind, denials.fork) for branch in BRANCHES),
+}
 """What a kind is there for."""
 
 CASES = [

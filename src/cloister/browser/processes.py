@@ -11,13 +11,12 @@ from ..interfaces import image_decoder, lookup_server, request_server
 from ..interfaces.lookup_server import LOOKUP_ADMIN
 from ..interfaces.zygote import PreloadKind
 from ..ipc import Channel, Connection
-from ..process import ChildProcess, Zygote, launch
+from ..process import ChildProcess, Zygote
 from ..process.kinds import MODULES
 
 __all__ = ["Processes"]
 
-_FORKED = ("request_server", "image_decoder", "web_content")
-"""In the order in which the zygote gets them ready."""
+_KINDS = ("lookup_server", "request_server", "web_content", "image_decoder")
 
 
 class Processes:
@@ -31,6 +30,7 @@ class Processes:
         )
         self._closed = False
         self._spare: asyncio.Task[ChildProcess] | None = None
+        self._fork_spare()
 
     @classmethod
     async def start(
@@ -40,33 +40,18 @@ class Processes:
         preload = {
             "request_server": msgspec.msgpack.encode(request_server.PreloadOptions(extra_roots=extra_roots))
         }
-        kinds = [PreloadKind(kind, MODULES[kind], preload.get(kind, b"")) for kind in _FORKED]
-        here, there = Channel.pair()
-        started = await asyncio.gather(
-            Zygote.start(kinds, allow_degraded=allow_degraded),
-            launch(
-                "lookup_server",
-                msgspec.msgpack.encode(lookup),
-                [there],
-                keep=[here],
-                allow_degraded=allow_degraded,
-            ),
-            return_exceptions=True,
-        )
-        zygote, lookup_process = started
-        if not isinstance(zygote, BaseException) and not isinstance(lookup_process, BaseException):
-            processes = cls(zygote, lookup_process)
-            try:
-                await asyncio.gather(zygote.process.ready(), lookup_process.ready())
-                processes._fork_spare()
-                return processes
-            except BaseException:
-                await processes.close()
-                raise
-        for result in started:
-            if not isinstance(result, BaseException):
-                await (result.close() if isinstance(result, Zygote) else result.end())
-        raise next(result for result in started if isinstance(result, BaseException))
+        kinds = [PreloadKind(kind, MODULES[kind], preload.get(kind, b"")) for kind in _KINDS]
+        zygote = await Zygote.start(kinds, allow_degraded=allow_degraded)
+        try:
+            await zygote.process.ready()
+            here, there = Channel.pair()
+            options = msgspec.msgpack.encode(lookup)
+            forked = zygote.fork("lookup_server", options, [there], keep=[here])
+            lookup_process, _ = await asyncio.gather(forked, zygote.ready())
+            return cls(zygote, lookup_process)
+        except BaseException:
+            await zygote.close()
+            raise
 
     async def take_decoder(self) -> ChildProcess:
         """A fresh image_decoder, forked ahead where possible; the next one is forked meanwhile."""
@@ -100,7 +85,7 @@ class Processes:
 
     def standing(self) -> list[ChildProcess]:
         """Those that belong to no page."""
-        children = [self.zygote.process, self.lookup_process]
+        children = [self.zygote.process, *self.zygote.branches, self.lookup_process]
         spare = self._spare
         if spare is not None and spare.done() and not spare.cancelled() and spare.exception() is None:
             children.append(spare.result())
@@ -114,4 +99,5 @@ class Processes:
             if isinstance(result, ChildProcess):
                 await result.end()
         self.lookup.close()
-        await asyncio.gather(self.lookup_process.shutdown(), self.zygote.close())
+        await self.zygote.close()
+        await self.lookup_process.end()

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import Callable
 
 import msgspec
 
-from cloister.errors import BadMessage, RequestFailed
-from cloister.interfaces.base import Blob, FailureCode
-from cloister.interfaces.image_decoder import IMAGES, Decode, Decoded, DecodeFile, Options
-from cloister.ipc import Channel, Connection, Descriptors, blob
-from cloister.ipc.service import Service, Start
+from cloister.errors import RequestFailed
+from cloister.interfaces.base import Blob, FailureCode, Message
+from cloister.interfaces.image_decoder import IMAGES, Decode, Decoded, Options
+from cloister.ipc import Descriptors, blob
+from cloister.ipc.codec import codec
+from cloister.ipc.service import Start, answer_one
 from cloister.sandbox import enter
 
 from .decode import decode
@@ -27,6 +26,8 @@ MAX_FILE_BYTES = 256 * 1024 * 1024
 
 def preload(_options: bytes) -> None:
     """Decode one small image of each format: nothing can be loaded after lock-down."""
+    codec(IMAGES, "server")
+    msgspec.msgpack.decode(msgspec.msgpack.encode(Options()), type=Options)
     for data in SAMPLES.values():
         os.close(decode(data, max_pixels=256).fd)
 
@@ -34,50 +35,15 @@ def preload(_options: bytes) -> None:
 def main(start: Start) -> None:
     """Answer one request, then return."""
     options = msgspec.msgpack.decode(start.options, type=Options)
-    (work,) = start.channels
-    service = Service()
     report = enter(POLICY, allow_degraded=start.allow_degraded)
 
-    async def serve() -> None:
-        _OneImage(work, options.max_pixels, service.stop)
-
-    service.run(start.control, report, serve)
-
-
-class _OneImage:
-    """The work channel, until its first request is answered."""
-
-    def __init__(self, channel: Channel, max_pixels: int, stop: Callable[[], None]) -> None:
-        self._max_pixels = max_pixels
-        self._stop = stop
-        self._asked = False
-        self._connection = Connection(
-            channel,
-            IMAGES,
-            "server",
-            {Decode: self._decode, DecodeFile: self._decode_file},
-            on_close=lambda _error: stop(),
-        )
-
-    async def _decode(self, message: Decode, fds: Descriptors) -> tuple[Decoded, list[int]]:
-        return self._answer(lambda: _unpack(message.body, fds))
-
-    async def _decode_file(self, _message: DecodeFile, fds: Descriptors) -> tuple[Decoded, list[int]]:
-        return self._answer(lambda: _read(fds.take()))
-
-    def _answer(self, read: Callable[[], bytes]) -> tuple[Decoded, list[int]]:
-        if self._asked:
-            raise BadMessage("an image_decoder decodes one image")
-        self._asked = True
-        # The reply is sent in the step of the loop that this runs in, and the end comes in the next.
-        asyncio.get_running_loop().call_soon(self._end)
-        pixels = decode(read(), self._max_pixels)
+    def answer(message: Message, fds: Descriptors) -> tuple[Decoded, list[int]]:
+        data = _unpack(message.body, fds) if isinstance(message, Decode) else _read(fds.take())
+        pixels = decode(data, options.max_pixels)
         reply = Decoded(pixels.width, pixels.height, pixels.format, pixels.frames, pixels.has_alpha)
         return reply, [pixels.fd]
 
-    def _end(self) -> None:
-        self._connection.close()
-        self._stop()
+    answer_one(start, report, IMAGES, answer)
 
 
 def _check_size(size: int) -> None:

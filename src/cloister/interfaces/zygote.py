@@ -1,4 +1,7 @@
-"""browser ── zygote: the control interface, and forks. The browser is the client.
+"""browser ── zygote, and browser ── each of its branches: the control interface, and forks. The browser is the client.
+
+The zygote branches once for each kind of child, into a process that loads what that kind needs and nothing else;
+a branch forks the children. So they load side by side, and a child has no other kind's libraries in its memory.
 
 Neither side is foreign, but the rules are the same for every channel. ``Start`` is how a process that was
 started by exec (the zygote, the lookup_server) gets what a forked one gets with its fork.
@@ -42,9 +45,9 @@ class PreloadKind(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Start options of the zygote."""
+    """Start options of the zygote. A channel for each kind comes with them, in the same order."""
 
-    kinds: Annotated[tuple[PreloadKind, ...], Meta(min_length=1, max_length=32)]
+    kinds: Annotated[tuple[PreloadKind, ...], Meta(min_length=1, max_length=7)]
 
 
 class Launched(Event, frozen=True):
@@ -70,13 +73,12 @@ LAUNCH = Interface("launch", client=(Start,), server=(Launched,))
 class Forked(Reply, frozen=True):
     descriptors = (Descriptor.PIDFD,)
 
-    pid: ProcessId  # in the zygote's own pid namespace; a name for Exited, never given to kill()
+    pid: ProcessId  # in the zygote's pid namespace; a name for Exited, never given to kill()
 
 
 class Fork(Request[Forked], frozen=True):
-    """Fork a child of ``kind``. Its control channel comes with this, then ``channels`` more sockets."""
+    """Fork a child. Its control channel comes with this, then ``channels`` more sockets."""
 
-    kind: Kind
     options: StartOptions
     channels: ChannelCount
     allow_degraded: bool = False
@@ -86,10 +88,20 @@ class Fork(Request[Forked], frozen=True):
 
 
 class Exited(Event, frozen=True):
-    """A child ended; the zygote reaped it. ``status`` is as :func:`os.waitstatus_to_exitcode` gives it."""
+    """A child ended, and was reaped. ``status`` is as :func:`os.waitstatus_to_exitcode` gives it."""
 
     pid: ProcessId
     status: Annotated[int, Meta(ge=-64, le=255)]
 
 
-ZYGOTE = Interface("zygote", client=(*CONTROL.client, Fork), server=(*CONTROL.server, Exited))
+class Branched(Event, frozen=True):
+    """The zygote has a branch that will fork children of ``kind``, once it has said Ready on its own channel."""
+
+    descriptors = (Descriptor.PIDFD,)
+
+    kind: Kind
+    pid: ProcessId
+
+
+ZYGOTE = Interface("zygote", client=CONTROL.client, server=(*CONTROL.server, Branched, Exited))
+BRANCH = Interface("zygote.branch", client=(*CONTROL.client, Fork), server=(*CONTROL.server, Exited))

@@ -22,7 +22,7 @@ from .channel import Channel
 from .codec import Packet, codec
 from .descriptors import Descriptors
 
-__all__ = ["EVENTS_PER_SECOND", "MAX_IN_FLIGHT", "MAX_QUEUED", "Connection"]
+__all__ = ["EVENTS_PER_SECOND", "MAX_IN_FLIGHT", "MAX_QUEUED", "Connection", "failure_code"]
 
 log = logging.getLogger("cloister.ipc")
 
@@ -269,7 +269,7 @@ class Connection:
             result = await work
             reply, give = result if isinstance(result, tuple) else (result, ())
         except RequestFailed as error:
-            reply = Failure(_code(error.code), error.detail[:500])
+            reply = Failure(failure_code(error.code), error.detail[:500])
         except asyncio.CancelledError:
             reply = Failure(FailureCode.CANCELLED)
         except BadMessage as error:
@@ -334,7 +334,8 @@ def _current_task(loop: asyncio.AbstractEventLoop) -> asyncio.Task[Any] | None:
         return None
 
 
-def _code(text: str) -> FailureCode:
+def failure_code(text: str) -> FailureCode:
+    """The code that ``text`` names; INTERNAL for what none has."""
     try:
         return FailureCode(text)
     except ValueError:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from types import ModuleType
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 from ..errors import ChannelClosed, SandboxUnavailable
 from ..interfaces.control import CONTROL, Refused
@@ -25,7 +24,13 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def run(module: ModuleType, start: Start) -> int:
+class Runnable(Protocol):
+    """A child's module, or what stands for one."""
+
+    def main(self, start: Start, /) -> None: ...
+
+
+def run(module: Runnable, start: Start) -> int:
     """Call ``module.main(start)``; the process's exit code."""
     try:
         module.main(start)

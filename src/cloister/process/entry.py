@@ -31,8 +31,10 @@ def main(kind: str) -> int:
         return _usage(f"{kind} is started by Cloister itself: {CHANNEL_VARIABLE} names no open descriptor")
     environment = dict(os.environ)  # the launcher's short list; it is needed until everything is read
     sandbox.shed([channel])
-    wanted = sandbox.NAMESPACES - ({sandbox.Layer.NETWORK_NAMESPACE} if kind in HOST_NETWORK else set())
-    isolated = sandbox.isolate(wanted)
+    connects = kind in HOST_NETWORK or kind == "zygote"  # which moves its branches out of it, but for one
+    isolated = sandbox.isolate(
+        sandbox.NAMESPACES - ({sandbox.Layer.NETWORK_NAMESPACE} if connects else set())
+    )
     from .start import greet, serve
 
     pid = os.getpid()

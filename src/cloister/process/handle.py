@@ -81,7 +81,7 @@ class ChildProcess:
         self._pidfd = pidfd
         self._ours = ours
         self._on_release = on_release
-        self._last_words = last_words
+        self.last_words = last_words
         self._loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[Ready] = self._loop.create_future()
         self._exit: asyncio.Future[ExitStatus] = self._loop.create_future()
@@ -119,6 +119,11 @@ class ChildProcess:
         return not poll.poll(0)
 
     @property
+    def has_ended(self) -> bool:
+        """Whether its end was reported; the kernel may know of it a moment before."""
+        return self._exit.done()
+
+    @property
     def report(self) -> Ready | None:
         """What the child said of its lock-down; None before it has, and when it never could."""
         if not self._ready.done() or self._ready.cancelled() or self._ready.exception() is not None:
@@ -145,7 +150,8 @@ class ChildProcess:
 
     async def wait(self, timeout: float | None = None) -> ExitStatus:
         """Wait for the end. Raises the builtin TimeoutError after ``timeout`` seconds."""
-        return await asyncio.wait_for(asyncio.shield(self._exit), timeout)
+        async with asyncio.timeout(timeout):  # wait_for() may swallow a cancellation before Python 3.12
+            return await asyncio.shield(self._exit)
 
     def when_ended(self, callback: Callable[[], None]) -> None:
         """Have ``callback()`` called from the event loop once the process has ended."""
@@ -227,7 +233,7 @@ class ChildProcess:
         """The end, as the kernel told it of our own child, or the zygote of one that it forked."""
         if not self._exit.done():
             self._exit.set_result(status)
-        self._fail_ready(LaunchError(f"{self.kind} ended before it was ready: {status}{self._last_words()}"))
+        self._fail_ready(LaunchError(f"{self.kind} ended before it was ready: {status}{self.last_words()}"))
         self.control.close()
 
     def _fail_ready(self, error: Exception) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import contextlib
 import logging
 import os
@@ -27,7 +28,18 @@ from ..errors import (
 )
 from ..interfaces.base import Interface, Message
 from ..interfaces.control import CONTROL
-from ..interfaces.zygote import LAUNCH, ZYGOTE, Exited, Fork, Launched, Options, PreloadKind, Start
+from ..interfaces.zygote import (
+    BRANCH,
+    LAUNCH,
+    ZYGOTE,
+    Branched,
+    Exited,
+    Fork,
+    Launched,
+    Options,
+    PreloadKind,
+    Start,
+)
 from ..ipc import Channel, Descriptors, blob
 from ..ipc.codec import Packet, codec
 from .handle import ChildProcess, ExitStatus
@@ -232,32 +244,58 @@ class _ErrorLog:
 
 
 class Zygote:
-    """The browser's side of the zygote: forks children that already have their libraries in memory."""
+    """The browser's side of the zygote and its branches, which fork children that have their libraries in memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, allow_degraded: bool) -> None:
+        self._allow_degraded = allow_degraded
         self._children: weakref.WeakValueDictionary[int, ChildProcess] = weakref.WeakValueDictionary()
         self._forking = 0
         self._ended_early: dict[int, int] = {}
+        self._channels: dict[str, Channel] = {}
+        self._branches: dict[str, asyncio.Future[ChildProcess]] = {}
         self.process: ChildProcess
-        self._allow_degraded = False
 
     @classmethod
     async def start(cls, kinds: Sequence[PreloadKind], *, allow_degraded: bool = False) -> Zygote:
-        """Start one that can fork ``kinds``. It may still be importing; forks wait for it.
+        """Start one that can fork ``kinds``. Its branches may still be loading; forks wait for them.
 
         Raises :class:`LaunchError`.
         """
-        zygote = cls()
-        zygote._allow_degraded = allow_degraded
+        zygote = cls(allow_degraded=allow_degraded)
+        theirs = []
+        for entry in kinds:
+            zygote._channels[entry.kind], channel = Channel.pair()
+            zygote._branches[entry.kind] = asyncio.get_running_loop().create_future()
+            theirs.append(channel)
         zygote.process = await launch(
             "zygote",
             msgspec.msgpack.encode(Options(tuple(kinds))),
+            theirs,
+            keep=list(zygote._channels.values()),
             allow_degraded=allow_degraded,
             interface=ZYGOTE,
-            handlers={Exited: lambda message, _fds: zygote._on_exited(message)},
+            handlers={
+                Branched: zygote._on_branched,
+                Exited: lambda message, _fds: zygote._on_exited(message),
+            },
         )
         zygote.process.when_ended(zygote._on_own_end)
         return zygote
+
+    @property
+    def branches(self) -> list[ChildProcess]:
+        """The processes that fork: one for each kind, as far as they have started."""
+        return [
+            branch.result() for branch in self._branches.values() if branch.done() and not branch.exception()
+        ]
+
+    async def ready(self, timeout: float = _LAUNCH_TIMEOUT) -> None:
+        """Wait until the zygote and every branch are locked down, and so can fork.
+
+        Raises :class:`SandboxUnavailable` or :class:`LaunchError`.
+        """
+        await self.process.ready(timeout)
+        await asyncio.gather(*(self._branch(kind, timeout) for kind in self._branches))
 
     async def fork(
         self,
@@ -275,12 +313,12 @@ class Zygote:
         """
         control, theirs = Channel.pair()
         given = Descriptors([theirs.detach(), *(channel.detach() for channel in channels)])
-        fork = Fork(kind, options, len(channels), self._allow_degraded)
+        fork = Fork(options, len(channels), self._allow_degraded)
         self._forking += 1
         try:
-            await self.process.ready(_LAUNCH_TIMEOUT)
-            forked, fds = await self.process.control.request(fork, given.release(), timeout=timeout)
-            child = self._adopt(kind, forked.pid, fds.take(), control, keep)
+            branch = await self._branch(kind, _LAUNCH_TIMEOUT)
+            forked, fds = await branch.control.request(fork, given.release(), timeout=timeout)
+            child = ChildProcess(kind, _host_pid(fds, forked.pid), fds.take(), control, keep, ours=False)
         except BaseException as error:
             _close(control, *keep)
             if isinstance(error, RequestFailed):
@@ -290,18 +328,44 @@ class Zygote:
             raise
         finally:
             self._forking -= 1
+            early = dict(self._ended_early)
             if not self._forking:
                 self._ended_early.clear()
+        self._children[forked.pid] = child
+        if forked.pid in early:
+            child.set_ended(ExitStatus.from_wait(early[forked.pid]))
         return child
 
-    def _adopt(
-        self, kind: str, pid: int, pidfd: int, control: Channel, keep: Sequence[Channel]
-    ) -> ChildProcess:
-        child = ChildProcess(kind, _host_pid(pidfd, pid), pidfd, control, keep, ours=False)
-        self._children[pid] = child
-        if pid in self._ended_early:
-            child.set_ended(ExitStatus.from_wait(self._ended_early.pop(pid)))
-        return child
+    async def _branch(self, kind: str, timeout: float) -> ChildProcess:
+        if kind not in self._branches:
+            raise LaunchError(f"{kind}: this zygote forks {', '.join(self._branches)}")
+        try:
+            async with asyncio.timeout(timeout):
+                branch = await asyncio.shield(self._branches[kind])
+        except builtins.TimeoutError:
+            raise LaunchError(f"the zygote has not branched for {kind} within {timeout:g} s") from None
+        await branch.ready(timeout)
+        if branch.has_ended:
+            raise BrowserClosed(f"{kind} could not be forked: the zygote has ended")
+        return branch
+
+    def _on_branched(self, message: Branched, fds: Descriptors) -> None:
+        branch = self._branches.get(message.kind)
+        if branch is None or branch.done():
+            raise BadMessage(f"the zygote branched for {message.kind} unasked")
+        pid = _host_pid(fds, message.pid)
+        process = ChildProcess(
+            "zygote",
+            pid,
+            fds.take(),
+            self._channels[message.kind],
+            interface=BRANCH,
+            handlers={Exited: lambda message, _fds: self._on_exited(message)},
+            ours=False,
+            last_words=self.process.last_words,
+        )
+        self._children[message.pid] = process
+        branch.set_result(process)
 
     def _on_exited(self, message: Exited) -> None:
         child = self._children.pop(message.pid, None)
@@ -315,15 +379,21 @@ class Zygote:
         for child in list(self._children.values()):
             child.kill()
             child.set_ended(ExitStatus(signal=signal.SIGKILL))
+        for kind, branch in self._branches.items():
+            if not branch.done():
+                branch.set_exception(LaunchError(f"the zygote ended before it branched for {kind}"))
+                branch.exception()  # nobody may be waiting for it
 
     async def close(self) -> None:
-        """End the zygote, and with it whatever it forked that still runs."""
+        """End the zygote, its branches, and whatever they forked that still runs."""
         await self.process.shutdown()
         self._on_own_end()
+        await asyncio.gather(*(branch.end() for branch in self.branches))
 
 
-def _host_pid(pidfd: int, fallback: int) -> int:
-    """The pid as this process's /proc shows it; the zygote knows it only in its own namespace."""
+def _host_pid(fds: Descriptors, fallback: int) -> int:
+    """The pid of a pidfd as this process's /proc shows it; the zygote knows it only in its own namespace."""
+    (pidfd,) = fds.borrow()
     with contextlib.suppress(OSError, ValueError), open(f"/proc/self/fdinfo/{pidfd}") as lines:  # noqa: PTH123
         for line in lines:
             if line.startswith("Pid:"):

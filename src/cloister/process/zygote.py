@@ -1,7 +1,8 @@
-"""The zygote: imports what children need, gives up what it can itself, then forks on request.
+"""The zygote: branches once for each kind of child; a branch loads what its kind needs, gives up what it can itself,
+then forks on request.
 
-It has one thread and no event loop, so that a fork copies nothing that runs; it parses nothing but the browser's
-requests; and it never sees a byte from outside.
+They have one thread and no event loop, so that a fork copies nothing that runs; they parse nothing but the browser's
+requests; and they never see a byte from outside.
 """
 
 from __future__ import annotations
@@ -17,52 +18,54 @@ import msgspec
 
 from .. import sandbox
 from ..errors import ChannelClosed
-from ..interfaces.base import Failure, FailureCode, Message
+from ..interfaces.base import Failure, FailureCode, Interface, Message
 from ..interfaces.control import CONTROL, Ping, Pong, Ready, Shutdown
-from ..interfaces.zygote import ZYGOTE, Exited, Fork, Forked, Options
+from ..interfaces.zygote import BRANCH, ZYGOTE, Branched, Exited, Fork, Forked, Options, PreloadKind
 from ..ipc import Channel, Descriptors
 from ..ipc.codec import Packet, codec
 from ..ipc.service import Start
 from .child import leave, run
+from .kinds import HOST_NETWORK
 
 __all__ = ["main", "preload"]
 
 
 def preload(_options: bytes) -> None:
-    """Nothing: what this process preloads is in its start options."""
+    """Nothing: each branch preloads for itself."""
 
 
 def main(start: Start) -> None:
-    """Preload every kind, lock down, fork until Shutdown or until the browser is gone."""
+    """Branch, lock down, wait until Shutdown, until the browser is gone, or until a branch is."""
     options = msgspec.msgpack.decode(start.options, type=Options)
-    kinds: dict[str, ModuleType] = {}
-    for entry in options.kinds:
-        module = importlib.import_module(entry.module)
-        module.preload(entry.options)
-        sandbox.prepare(module.POLICY)
-        kinds[entry.kind] = module
-    os.environ.clear()
+    zygote = _Zygote(start.control)
     codec(CONTROL, "server")  # every child needs it, and it takes half a millisecond to build
-    # What is there now is shared by every fork for as long as nobody writes to it; the collector would.
-    gc.collect()
-    gc.freeze()
-    policy = sandbox.zygote_policy(module.POLICY for module in kinds.values())
-    sandbox.enter_empty_root(policy.read_paths)
-    report = sandbox.enter(policy, allow_degraded=start.allow_degraded)
-    _Zygote(start.control, kinds).serve(Ready(tuple(report.layers), tuple(report.missing)))
+    # What stays in the host's network goes first; the others share one network with nothing in it.
+    ordered = sorted(
+        zip(options.kinds, start.channels, strict=True), key=lambda pair: pair[0].kind not in HOST_NETWORK
+    )
+    for entry, channel in ordered:
+        if entry.kind not in HOST_NETWORK and sandbox.Layer.NETWORK_NAMESPACE not in sandbox.in_force():
+            sandbox.unshare(sandbox.Layer.NETWORK_NAMESPACE)
+        zygote.branch(entry, channel, start.allow_degraded)
+    os.environ.clear()
+    sandbox.unshare(sandbox.Layer.MOUNT_NAMESPACE)  # away from the last branch's
+    sandbox.enter_empty_root(())
+    report = sandbox.enter(sandbox.zygote_policy(()), allow_degraded=start.allow_degraded)
+    zygote.serve(Ready(tuple(report.layers), tuple(report.missing)))
 
 
-class _Zygote:
-    def __init__(self, control: Channel, kinds: dict[str, ModuleType]) -> None:
+class _Parent:
+    """What forks and reaps, on one channel to the browser."""
+
+    def __init__(self, control: Channel, interface: Interface) -> None:
         self._control = control
-        self._kinds = kinds
-        self._codec = codec(ZYGOTE, "server")
+        self._codec = codec(interface, "server")
         self._poll = select.poll()
         self._children: dict[int, int] = {}  # pidfd -> pid
         self._running = True
 
     def serve(self, ready: Ready) -> None:
-        self._send(Packet.EVENT, 0, ready)
+        self.send(Packet.EVENT, 0, ready)
         self._poll.register(self._control.fileno(), select.POLLIN)
         try:
             while self._running:
@@ -70,11 +73,11 @@ class _Zygote:
                     if fd == self._control.fileno():
                         self._take()
                     elif fd in self._children:
-                        self._reap(fd)
+                        self.ended(fd)
         except ChannelClosed:
             return  # the browser is gone; the children go with this process
 
-    def _send(self, packet: Packet, request_id: int, message: Message, fds: tuple[int, ...] = ()) -> None:
+    def send(self, packet: Packet, request_id: int, message: Message, fds: tuple[int, ...] = ()) -> None:
         # The browser reads all the time; while it does not, waiting for it is all there is to do.
         data = self._codec.encode(packet, request_id, message)
         while True:
@@ -93,41 +96,99 @@ class _Zygote:
             return
         _, request_id, message = self._codec.decode(data)
         fds.check(message.expected_descriptors() if message is not None else ())
-        match message:
-            case Fork():
-                self._fork(request_id, message, fds)
-            case Ping():
-                self._send(Packet.REPLY, request_id, Pong(message.nonce))
-            case Shutdown():
-                self._running = False
+        self.handle(request_id, message, fds)
 
-    def _fork(self, request_id: int, message: Fork, fds: Descriptors) -> None:
-        module = self._kinds.get(message.kind)
-        if module is None:
-            detail = f"this zygote forks {', '.join(self._kinds)}; {message.kind} is unknown to it"
-            self._send(Packet.REPLY, request_id, Failure(FailureCode.NO_PROCESS, detail))
-            return
-        try:
-            pid = os.fork()
-        except OSError as error:
-            self._send(Packet.REPLY, request_id, Failure(FailureCode.NO_PROCESS, str(error)))
-            return
-        if pid == 0:
-            _become(module, message, fds.release())
+    def handle(self, request_id: int, message: Message | None, _fds: Descriptors) -> None:
+        if isinstance(message, Ping):
+            self.send(Packet.REPLY, request_id, Pong(message.nonce))
+        elif isinstance(message, Shutdown):
+            self._running = False
+
+    def adopt(self, pid: int) -> int:
+        """Watch a new child; its pidfd."""
         pidfd = os.pidfd_open(pid)
         self._children[pidfd] = pid
         self._poll.register(pidfd, select.POLLIN)
-        self._send(Packet.REPLY, request_id, Forked(pid), (pidfd,))
+        return pidfd
 
-    def _reap(self, pidfd: int) -> None:
+    def ended(self, pidfd: int) -> None:
         pid = self._children.pop(pidfd)
         self._poll.unregister(pidfd)
         os.close(pidfd)
         _, status = os.waitpid(pid, 0)
-        self._send(Packet.EVENT, 0, Exited(pid, os.waitstatus_to_exitcode(status)))
+        self.send(Packet.EVENT, 0, Exited(pid, os.waitstatus_to_exitcode(status)))
 
 
-def _become(module: ModuleType, message: Fork, fds: list[int]) -> NoReturn:
+class _Zygote(_Parent):
+    """The first process of the pid namespace: when it ends, everything that it branched and they forked ends."""
+
+    def __init__(self, control: Channel) -> None:
+        super().__init__(control, ZYGOTE)
+
+    def branch(self, entry: PreloadKind, channel: Channel, allow_degraded: bool) -> None:
+        # Its own root folder will be another than the next branch's.
+        sandbox.unshare(sandbox.Layer.MOUNT_NAMESPACE)
+        pid = os.fork()
+        if pid == 0:
+            _become_branch(entry, channel, allow_degraded)
+        channel.close()
+        self.send(Packet.EVENT, 0, Branched(entry.kind, pid), (self.adopt(pid),))
+
+    def ended(self, pidfd: int) -> None:
+        super().ended(pidfd)
+        self._running = False  # without one kind nothing works: the browser starts a whole zygote
+
+
+class _Branch(_Parent):
+    """Forks children of one kind."""
+
+    def __init__(self, control: Channel, module: ModuleType) -> None:
+        super().__init__(control, BRANCH)
+        self._module = module
+
+    def handle(self, request_id: int, message: Message | None, fds: Descriptors) -> None:
+        if not isinstance(message, Fork):
+            super().handle(request_id, message, fds)
+            return
+        try:
+            pid = os.fork()
+        except OSError as error:
+            self.send(Packet.REPLY, request_id, Failure(FailureCode.NO_PROCESS, str(error)))
+            return
+        if pid == 0:
+            _become_child(self._module, message, fds.release())
+        self.send(Packet.REPLY, request_id, Forked(pid), (self.adopt(pid),))
+
+
+class _Branching:
+    """A branch as a module that :func:`run` can run: it refuses, and fails, as any child does."""
+
+    def __init__(self, entry: PreloadKind) -> None:
+        self._entry = entry
+
+    def main(self, start: Start) -> None:
+        module = importlib.import_module(self._entry.module)
+        module.preload(self._entry.options)
+        sandbox.prepare(module.POLICY)
+        os.environ.clear()
+        # What is there now is shared by every fork for as long as nobody writes to it; the collector would.
+        gc.freeze()
+        gc.enable()
+        policy = sandbox.zygote_policy([module.POLICY])
+        sandbox.enter_empty_root(policy.read_paths)
+        report = sandbox.enter(policy, allow_degraded=start.allow_degraded)
+        _Branch(start.control, module).serve(Ready(tuple(report.layers), tuple(report.missing)))
+
+
+def _become_branch(entry: PreloadKind, channel: Channel, allow_degraded: bool) -> NoReturn:
+    gc.disable()  # importing makes no garbage to speak of, and looking for it takes a tenth of the time
+    environment = dict(os.environ)  # as long as files are read
+    sandbox.shed([channel.fileno()])
+    os.environ.update(environment)
+    leave(run(_Branching(entry), Start(channel, (), b"", allow_degraded)))
+
+
+def _become_child(module: ModuleType, message: Fork, fds: list[int]) -> NoReturn:
     sandbox.shed(fds)
     control, *channels = (Channel(fd) for fd in fds)
     leave(run(module, Start(control, tuple(channels), message.options, message.allow_degraded)))

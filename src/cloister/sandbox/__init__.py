@@ -19,7 +19,7 @@ from .layers import ABOUT, Layer, in_force
 from .limits import Limits
 from .lockdown import enter, prepare
 from .machine import LayerStatus, Machine, machine
-from .namespaces import isolate
+from .namespaces import isolate, unshare
 from .policy import NAMESPACES, REQUIRED, Policy, Report
 from .shed import shed
 from .zygote import zygote_policy
@@ -41,5 +41,6 @@ __all__ = [
     "machine",
     "prepare",
     "shed",
+    "unshare",
     "zygote_policy",
 ]

@@ -24,7 +24,7 @@ from .layers import Layer, mark, mark_for_children
 from .policy import NAMESPACES
 from .privileges import NOBODY, effective_capabilities
 
-__all__ = ["isolate"]
+__all__ = ["isolate", "unshare"]
 
 # include/uapi/linux/sched.h, and the name in /proc/self/ns
 _FLAGS: Final = {
@@ -74,6 +74,20 @@ def isolate(namespaces: Iterable[Layer] = NAMESPACES) -> frozenset[Layer]:
             mark_for_children(way.namespaces & {Layer.PID_NAMESPACE})
             return way.namespaces
     return frozenset()
+
+
+def unshare(namespace: Layer) -> bool:
+    """Move this process, which :func:`isolate` has given the power to, into one more new ``namespace``.
+
+    For a process that forks others, of which each is to have its own. Returns ``False``, and changes nothing, where
+    the power is not there.
+    """
+    try:
+        syscall("unshare", _FLAGS[namespace][0])
+    except PermissionError:
+        return False
+    mark({namespace})
+    return True
 
 
 def _ways(namespaces: frozenset[Layer]) -> Iterator[_Way]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from .limits import Limits
-from .policy import Policy
+from .policy import NAMESPACES, Policy
 
 __all__ = ["zygote_policy"]
 
@@ -25,6 +25,7 @@ def zygote_policy(children: Iterable[Policy]) -> Policy:
         read_paths=tuple(dict.fromkeys(paths)),
         limits=Limits(address_space=None, data=None, file_size=None, open_files=4096, processes=None),
         connects=any(policy.connects for policy in policies),
+        namespaces=NAMESPACES.intersection(*(policy.namespaces for policy in policies)),
     )
 
 
