@@ -56,6 +56,7 @@ DEFAULT_TIMEOUT = 30_000.0
 MAX_SCREENSHOT_PIXELS = 2**28
 """268 megapixels: a page 1280 wide and 209,000 high. What a page says of its height is its own claim."""
 _BAND_PIXELS = 4 * 2**20  # 16 MiB of BGRA in each of two bitmaps
+_SLICE = 256 * 1024  # bytes of pixels that are encoded at once
 _MAX_TEXT = 64 * 2**20
 _MAX_LINKS = 16 * 2**20
 _MAX_PDF = 512 * 2**20
@@ -234,27 +235,23 @@ class AsyncPage:
         encoding: asyncio.Future[None] | None = None
         try:
             for y in range(0, height, rows):
-                pixels = await self._band(y, width, min(rows, height - y), deadline, timeout)
+                band = min(rows, height - y)
+                bitmap = await self._band(Paint(0, y, width, band), deadline, timeout)
                 if encoding is not None:
                     await encoding
-                encoding = asyncio.ensure_future(asyncio.to_thread(writer.add, pixels))
+                encoding = asyncio.ensure_future(asyncio.to_thread(_encode, writer, bitmap, width * 4, band))
             if encoding is not None:
                 await encoding
-            return await asyncio.to_thread(writer.finish)
+            return writer.finish()
         finally:
             if encoding is not None and not encoding.done():
                 await asyncio.wait({encoding})
 
-    async def _band(self, y: int, width: int, rows: int, deadline: float, timeout: float) -> bytes:
-        size = width * rows * 4
-        bitmap = memory.create_bitmap(size)
-        try:
-            paint = Paint(0, y, width, rows)
-            await self._ask(paint, [os.dup(bitmap)], deadline=deadline, timeout=timeout)
-            with memory.map_bitmap(bitmap, size) as pixels:
-                return pixels[:]  # a copy: the page's process may go on writing
-        finally:
-            os.close(bitmap)
+    async def _band(self, paint: Paint, deadline: float, timeout: float) -> Descriptors:
+        fd = memory.create_bitmap(paint.width * paint.height * 4)
+        bitmap = Descriptors([fd])
+        await self._ask(paint, [os.dup(fd)], deadline=deadline, timeout=timeout)
+        return bitmap
 
     async def pdf(
         self,
@@ -391,6 +388,18 @@ class AsyncPage:
     def _emit(self, event: str, *arguments: object) -> None:
         for listener in self._listeners.get(event, ()):
             listener(*arguments)
+
+
+def _encode(writer: PngWriter, bitmap: Descriptors, stride: int, rows: int) -> None:
+    """In a thread: the rows of a bitmap, a few at a time, so that no copy of all of it is ever made."""
+    fd = bitmap.take()
+    try:
+        with memory.map_bitmap(fd, stride * rows) as pixels:
+            step = stride * max(1, _SLICE // stride)
+            for start in range(0, stride * rows, step):
+                writer.add(pixels[start : start + step])
+    finally:
+        os.close(fd)
 
 
 def child_info(child: Any, page_url: str | None) -> ProcessInfo | None:
