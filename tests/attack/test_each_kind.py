@@ -7,12 +7,12 @@ so at least two layers stand before each.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 import os
 import signal
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from cloister import sandbox
@@ -28,7 +28,7 @@ from tests.sandbox.test_denials import ATTEMPTS, Outside
 outside = denials.outside
 KINDS = [IMAGE_DECODER, LOOKUP_SERVER, REQUEST_SERVER, WEB_CONTENT]
 BRANCHES = [
-    dataclasses.replace(sandbox.zygote_policy(kinds), kind=f"zygote of {name}")
+    msgspec.structs.replace(sandbox.zygote_policy(kinds), kind=f"zygote of {name}")
     for name, kinds in [("none", []), *((policy.kind, [policy]) for policy in KINDS)]
 ]
 POLICIES = [*KINDS, *BRANCHES]

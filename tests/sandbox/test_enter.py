@@ -8,10 +8,10 @@ import os
 import resource
 import signal
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from cloister import sandbox
 from cloister.errors import SandboxUnavailable

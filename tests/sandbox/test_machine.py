@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from cloister import sandbox
 from cloister.errors import LaunchError

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 
 import msgspec
@@ -41,7 +40,7 @@ def main(start: Start) -> None:
         raise RuntimeError("lookup_server.main needs preload: no file can be read after lock-down")
     options = msgspec.msgpack.decode(start.options, type=Options)
     servers = tuple(map(parse_server, options.dns_servers)) or _system.name_servers
-    clients = _Clients(options, dataclasses.replace(_system, name_servers=servers))
+    clients = _Clients(options, msgspec.structs.replace(_system, name_servers=servers))
     (admin,) = start.channels
     service = Service()
     report = enter(POLICY, allow_degraded=start.allow_degraded)

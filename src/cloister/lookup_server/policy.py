@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+import msgspec
 
 from cloister.interfaces.lookup_server import PolicyRules
 
@@ -44,8 +45,7 @@ def parse_server(text: str) -> tuple[Address, int]:
     return ip_address(host), 53 if port is None else port
 
 
-@dataclass(frozen=True)
-class HostRule:
+class HostRule(msgspec.Struct, frozen=True):
     """One of ``allow_hosts``. ``*.example.org`` means every name below example.org and not itself."""
 
     host: Address | str

@@ -5,9 +5,10 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
+
+import msgspec
 
 from .addresses import Address
 from .hosts import parse_host
@@ -27,11 +28,10 @@ _IFADDRMSG = struct.Struct("=BBBBI")
 _ATTRIBUTE = struct.Struct("=HH")  # nlattr: length, type
 
 
-@dataclass(frozen=True)
-class System:
+class System(msgspec.Struct, frozen=True):
     """``hosts`` from /etc/hosts, ``name_servers`` (address, port) from /etc/resolv.conf, ``own`` addresses."""
 
-    hosts: dict[str, tuple[Address, ...]] = field(default_factory=dict)
+    hosts: dict[str, tuple[Address, ...]] = msgspec.field(default_factory=dict)
     name_servers: tuple[tuple[Address, int], ...] = ()
     own: frozenset[Address] = frozenset()
 

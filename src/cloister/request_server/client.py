@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
-import dataclasses
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
@@ -15,6 +14,7 @@ import h2.connection
 import h2.errors
 import h2.exceptions
 import httpcore
+import msgspec
 
 from ..errors import ChannelClosed, RequestFailed
 from ..interfaces.base import FailureCode
@@ -30,8 +30,7 @@ _MAX_DISCARDED = 64 * 1024  # bytes of a redirect's body that are read to keep i
 _GOODBYE = 1.0  # seconds
 
 
-@dataclasses.dataclass(frozen=True)
-class Response:
+class Response(msgspec.Struct, frozen=True):
     """What a fetch came to. ``url`` is where the redirects ended, ``body`` is decoded."""
 
     url: str

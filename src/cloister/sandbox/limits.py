@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import resource
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 __all__ = ["Limits"]
 
 _MIB: Final = 1024 * 1024
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True):
     """Hard limits of one process; ``None`` leaves a limit as it is. None is ever raised.
 
     A child forked with every library in memory maps about 250 MiB before it does anything, few of them resident.

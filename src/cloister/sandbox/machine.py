@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -33,8 +32,7 @@ _SWITCHES: Final = (
 )
 
 
-@dataclass(frozen=True)
-class LayerStatus:
+class LayerStatus(msgspec.Struct, frozen=True):
     """One layer on this machine."""
 
     layer: Layer
@@ -45,8 +43,7 @@ class LayerStatus:
     """What it does for a process, or why it cannot be had here."""
 
 
-@dataclass(frozen=True)
-class Machine:
+class Machine(msgspec.Struct, frozen=True):
     """What a process that Cloister starts can be held by on this machine, by this user."""
 
     kernel: str

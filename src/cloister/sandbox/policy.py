@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
 
 from .groups import GROUPS, rules_for
 from .layers import Layer
@@ -40,8 +41,7 @@ REQUIRED: Final = frozenset(
 these behind it, so it is used where it can be had and its absence only reported."""
 
 
-@dataclass(frozen=True)
-class Policy:
+class Policy(msgspec.Struct, frozen=True):
     """What a process of ``kind`` may do once it has called :func:`~cloister.sandbox.enter`."""
 
     kind: str
@@ -50,7 +50,7 @@ class Policy:
     """System calls, by what they are for (:data:`~cloister.sandbox.groups.GROUPS`)."""
     read_paths: tuple[str, ...] = ()
     """Absolute paths of folders and files that it may read; those that are not there are skipped."""
-    limits: Limits = field(default_factory=Limits)
+    limits: Limits = msgspec.field(default_factory=Limits)
     connects: bool = False
     """Whether it may connect TCP sockets, as far as Landlock goes; it also needs the group ``sockets``."""
     namespaces: frozenset[Layer] = NAMESPACES
@@ -80,8 +80,7 @@ class Policy:
         return rule is not None and bool(rule.alternatives)
 
 
-@dataclass(frozen=True)
-class Report:
+class Report(msgspec.Struct, frozen=True):
     """Which layers hold a process: ``missing`` are those that its policy wants and it does not have."""
 
     layers: tuple[str, ...]

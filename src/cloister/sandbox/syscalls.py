@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 __all__ = ["AARCH64", "ARCHITECTURES", "X86_64", "Architecture", "native"]
 
@@ -105,15 +106,17 @@ def _numbered(*runs: tuple[int, str]) -> dict[str, int]:
     return {name: number for start, names in runs for number, name in enumerate(names.split(), start)}
 
 
-@dataclass(frozen=True)
-class Architecture:
+class Architecture(msgspec.Struct, frozen=True):
     """What a filter must know of a machine: its AUDIT_ARCH (include/uapi/linux/audit.h) and its table."""
 
     name: str
     audit: int
-    numbers: Mapping[str, int] = field(repr=False)
+    numbers: Mapping[str, int]
     x32_bit: int = 0
     """Set in the number of a call by the x32 ABI, which shares x86-64's AUDIT_ARCH."""
+
+    def __repr__(self) -> str:
+        return f"Architecture({self.name!r})"
 
     def name_of(self, number: int) -> str:
         """The name of call ``number``, or ``#number`` when the table does not have it."""
