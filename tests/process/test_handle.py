@@ -33,7 +33,7 @@ from cloister.process.kinds import MODULES
 FORKED = {
     "request_server": (request_server.Options(user_agent="test"), 2),
     "image_decoder": (image_decoder.Options(), 1),
-    "web_content": (web_content.Options(), 2),
+    "web_content": (web_content.Options(), 1),
 }
 
 

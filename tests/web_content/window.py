@@ -24,11 +24,13 @@ from cloister.interfaces.web_content import (
     Loaded,
     LoadFile,
     NewImageDecoder,
+    NewRequestServer,
     Options,
     Paint,
     Pdf,
     PrintToPdf,
     Progress,
+    RequestServerReady,
     SetContent,
     TextFormat,
 )
@@ -56,7 +58,7 @@ class Window:
     """One page. ``site`` maps a URL to what its server answers; ``asked`` and ``decoded`` are what was asked of the
     peers: every request of the page, and the bytes of every image that it gave to a decoder."""
 
-    def __init__(self, run: Run, child: ChildProcess, page: Channel, requests: Channel) -> None:
+    def __init__(self, run: Run, child: ChildProcess, page: Channel) -> None:
         self._run = run
         self.child = child
         self.site: dict[str, Answer | FailureCode] = {}
@@ -66,14 +68,14 @@ class Window:
             None  # decoders answer with this colour, whatever they are sent
         )
         self.progress: list[Progress] = []
-        self._decoders: list[Connection] = []
-        self._server = Connection(requests, REQUESTS, "server", {Fetch: self._fetch})
+        self._servers: list[Connection] = []
         self._page = Connection(
             page,
             PAGE,
             "client",
             {
                 NewImageDecoder: self._new_decoder,
+                NewRequestServer: self._new_request_server,
                 Progress: lambda message, _fds: self.progress.append(message),
             },
         )
@@ -81,15 +83,12 @@ class Window:
     @classmethod
     async def open(cls, run: Run, zygote: Zygote, options: Options) -> Window:
         page, page_end = Channel.pair()
-        requests, requests_end = Channel.pair()
-        child = await zygote.fork(
-            "web_content", msgspec.msgpack.encode(options), [page_end, requests_end], keep=[page, requests]
-        )
+        child = await zygote.fork("web_content", msgspec.msgpack.encode(options), [page_end], keep=[page])
         await child.ready()
-        return cls(run, child, page, requests)
+        return cls(run, child, page)
 
     async def close(self) -> None:
-        for connection in (self._page, self._server, *self._decoders):
+        for connection in (self._page, *self._servers):
             connection.close()
         await self.child.shutdown()
 
@@ -165,8 +164,15 @@ class Window:
         self, _message: NewImageDecoder, _fds: Descriptors
     ) -> tuple[ImageDecoderReady, list[int]]:
         mine, theirs = Channel.pair()
-        self._decoders.append(Connection(mine, IMAGES, "server", {Decode: self._decode}))
+        self._servers.append(Connection(mine, IMAGES, "server", {Decode: self._decode}))
         return ImageDecoderReady(), [theirs.detach()]
+
+    async def _new_request_server(
+        self, _message: NewRequestServer, _fds: Descriptors
+    ) -> tuple[RequestServerReady, list[int]]:
+        mine, theirs = Channel.pair()
+        self._servers.append(Connection(mine, REQUESTS, "server", {Fetch: self._fetch}))
+        return RequestServerReady(), [theirs.detach()]
 
     async def _decode(self, message: Decode, fds: Descriptors) -> tuple[Decoded, list[int]]:
         data = blobs.unpack(message.body, fds, 2**26)

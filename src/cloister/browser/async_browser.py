@@ -124,9 +124,9 @@ class AsyncBrowser:
         if self._processes is not None:
             await self._processes.close()
 
-    async def start_renderer(self, options: web_content.Options) -> Renderer:
+    async def start_renderer(self, options: web_content.Options, *, will_fetch: bool) -> Renderer:
         """For a page: the processes of one navigation."""
-        return await Renderer.start(self._running(), options, self._request_options)
+        return await Renderer.start(self._running(), options, self._request_options, will_fetch=will_fetch)
 
     def forget(self, page: AsyncPage) -> None:
         """For a page that closes."""

@@ -104,8 +104,7 @@ class AsyncPage:
         renderer = self._renderer
         if renderer is None:
             return []
-        children = (renderer.web_content, renderer.request_server)
-        return [info for child in children if (info := child_info(child, self._url)) is not None]
+        return [info for child in renderer.processes if (info := child_info(child, self._url)) is not None]
 
     def is_closed(self) -> bool:
         return self._closed
@@ -126,7 +125,7 @@ class AsyncPage:
         :class:`NavigationError` with a ``code`` for every other reason.
         """
         checked = _checked_url(url)
-        return await self._navigate(checked, lambda: (Load(checked), []), timeout)
+        return await self._navigate(checked, lambda: (Load(checked), []), timeout, will_fetch=True)
 
     async def set_content(
         self, html: str | bytes, *, base_url: str | None = None, timeout: float = DEFAULT_TIMEOUT
@@ -161,16 +160,21 @@ class AsyncPage:
         return await self._again(timeout)
 
     async def _navigate(
-        self, url: str, message: Callable[[], tuple[Request[Loaded], list[int]]], timeout: float
+        self,
+        url: str,
+        message: Callable[[], tuple[Request[Loaded], list[int]]],
+        timeout: float,
+        *,
+        will_fetch: bool = False,
     ) -> Response:
         deadline = _deadline(timeout)
         async with self._lock:
             self._check_open()
-            self._again = lambda again: self._navigate(url, message, again)
+            self._again = lambda again: self._navigate(url, message, again, will_fetch=will_fetch)
             await self._drop()
             self._url, self._loaded, self._failure = url, None, None
             try:
-                renderer = await self._start(deadline, timeout)
+                renderer = await self._start(deadline, timeout, will_fetch)
                 renderer.on_progress = lambda done, total: self._emit("progress", done, total)
                 request, fds = message()
                 loaded, _ = await self._ask(request, fds, deadline=deadline, timeout=timeout)
@@ -185,11 +189,11 @@ class AsyncPage:
             self._loaded, self._url = loaded, loaded.url
             return Response(loaded.url, loaded.status, dict(loaded.headers))
 
-    async def _start(self, deadline: float, timeout: float) -> Renderer:
+    async def _start(self, deadline: float, timeout: float, will_fetch: bool) -> Renderer:
         options = web_content.Options(width=self._viewport["width"], height=self._viewport["height"])
         try:
             async with asyncio.timeout(_left(deadline)):
-                renderer = await self._browser.start_renderer(options)
+                renderer = await self._browser.start_renderer(options, will_fetch=will_fetch)
         except builtins.TimeoutError:
             raise TimeoutError(f"{printable(self._url, 200)}: no process within {timeout:g} ms") from None
         self._renderer = renderer

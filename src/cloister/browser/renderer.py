@@ -1,4 +1,4 @@
-"""One page load's processes: a web_content, its request_server, and the image decoders that it asked for.
+"""One document's processes: a web_content, and the request_server and image decoders that it asks for.
 
 What a page may ask of the browser is the table in :meth:`Renderer._handlers`, and nothing else.
 """
@@ -6,17 +6,23 @@ What a page may ask of the browser is the table in :meth:`Renderer._handlers`, a
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from ..errors import BadMessage, ChannelClosed, PageCrashed, ProcessError, RequestFailed
+from ..errors import BadMessage, PageCrashed, ProcessError, RequestFailed
 from ..interfaces import request_server, web_content
 from ..interfaces.base import FailureCode, Message
 from ..interfaces.lookup_server import AddClient
-from ..interfaces.web_content import PAGE, ImageDecoderReady, NewImageDecoder, Progress
+from ..interfaces.web_content import (
+    PAGE,
+    ImageDecoderReady,
+    NewImageDecoder,
+    NewRequestServer,
+    Progress,
+    RequestServerReady,
+)
 from ..ipc import Channel, Connection, Descriptors
 from ..ipc.connection import Handler
 from ..process import ChildProcess, ExitStatus
@@ -28,6 +34,8 @@ __all__ = ["Renderer"]
 
 MAX_DECODERS_AT_ONCE = 4
 """Image decoders of one page that live at once: more than two cores keep busy, few enough for memory."""
+MAX_REQUEST_SERVERS = 64
+"""Request servers that one document may have, one after the other: it lets go of an idle one."""
 DECODER_LIFETIME = 30.0
 """Seconds after which a decoder is ended, whatever it does. A photograph takes 0.2."""
 _EXIT_TIMEOUT = 5.0
@@ -36,50 +44,78 @@ _EXIT_TIMEOUT = 5.0
 class Renderer:
     """The processes behind one document. A navigation gets new ones."""
 
-    def __init__(self, processes: Processes, max_decoders: int) -> None:
+    def __init__(
+        self, processes: Processes, web_content: ChildProcess, network: request_server.Options
+    ) -> None:
         self.on_progress: Callable[[int, int], None] = lambda _done, _total: None
+        self.web_content = web_content
+        self.page = Connection(
+            web_content.channel, PAGE, "client", self._handlers(), on_close=self._on_page_closed
+        )
         self._processes = processes
-        self._decoders: set[asyncio.Task[None]] = set()
-        self._decoders_left = max_decoders
+        self._network = network
+        self._request_server: ChildProcess | None = None
+        self._next_request_server: asyncio.Task[ChildProcess] | None = None
+        self._request_servers_left = MAX_REQUEST_SERVERS
+        self._watched: set[asyncio.Task[None]] = set()
+        self._decoders_left = 0
         self._slots = asyncio.Semaphore(MAX_DECODERS_AT_ONCE)
-        self.web_content: ChildProcess
-        self.request_server: ChildProcess
-        self.page: Connection
 
     @classmethod
     async def start(
-        cls, processes: Processes, options: web_content.Options, network: request_server.Options
+        cls,
+        processes: Processes,
+        options: web_content.Options,
+        network: request_server.Options,
+        *,
+        will_fetch: bool,
     ) -> Renderer:
-        """Fork both processes and connect them. Raises :class:`ProcessError`."""
-        renderer = cls(processes, options.max_images)
-        page_here, page_there = Channel.pair()
-        fetch_client, fetch_server = Channel.pair()
-        lookup_client, lookup_server = Channel.pair()
-        processes.lookup.send(AddClient(), [lookup_server.detach()])
-        forks = await asyncio.gather(
-            processes.zygote.fork(
-                "request_server", msgspec.msgpack.encode(network), [fetch_server, lookup_client]
-            ),
-            processes.zygote.fork(
-                "web_content", msgspec.msgpack.encode(options), [page_there, fetch_client], keep=[page_here]
-            ),
-            return_exceptions=True,
-        )
-        children = [fork for fork in forks if isinstance(fork, ChildProcess)]
-        for fork in forks:
-            if isinstance(fork, BaseException):
-                await asyncio.gather(*(child.end() for child in children))
-                raise fork
-        renderer.request_server, renderer.web_content = children
-        renderer.page = Connection(page_here, PAGE, "client", renderer._handlers(), renderer._on_page_closed)
+        """Fork a web_content, and beside it the request_server that it is about to ask for if it ``will_fetch``.
+
+        Raises :class:`ProcessError`.
+        """
+        here, there = Channel.pair()
+        ahead = asyncio.ensure_future(_fork_request_server(processes, network)) if will_fetch else None
+        try:
+            child = await processes.zygote.fork(
+                "web_content", msgspec.msgpack.encode(options), [there], keep=[here]
+            )
+        except BaseException:
+            if ahead is not None:
+                await _end_forked(ahead)
+            raise
+        renderer = cls(processes, child, network)
+        renderer._next_request_server = ahead
+        renderer._decoders_left = options.max_images
         return renderer
 
     def _handlers(self) -> dict[type[Message], Handler]:
         """Everything that a page may ask of the browser."""
         return {
             NewImageDecoder: self._new_image_decoder,
+            NewRequestServer: self._new_request_server,
             Progress: lambda message, _fds: self.on_progress(message.done, message.total),
         }
+
+    async def _new_request_server(
+        self, _message: NewRequestServer, _fds: Descriptors
+    ) -> tuple[RequestServerReady, list[int]]:
+        if self._request_servers_left <= 0:
+            raise RequestFailed(FailureCode.TOO_MANY_REQUESTS, "the page has used up its request servers")
+        self._request_servers_left -= 1
+        forking = self._next_request_server or asyncio.ensure_future(
+            _fork_request_server(self._processes, self._network)
+        )
+        self._next_request_server = None
+        try:
+            child = await forking
+        except ProcessError as error:
+            raise RequestFailed(FailureCode.NO_PROCESS, str(error)) from None
+        if self._request_server is not None:
+            self._request_server.kill()
+        self._request_server = child
+        self._watch(self._until_ended(child))
+        return RequestServerReady(), [child.channel.detach()]
 
     async def _new_image_decoder(
         self, _message: NewImageDecoder, _fds: Descriptors
@@ -95,12 +131,15 @@ class Renderer:
             if isinstance(error, ProcessError):
                 raise RequestFailed(FailureCode.NO_PROCESS, str(error)) from None
             raise
-        task = asyncio.create_task(self._watch(decoder))
-        self._decoders.add(task)
-        task.add_done_callback(self._decoders.discard)
+        self._watch(self._until_decoded(decoder))
         return ImageDecoderReady(), [decoder.channel.detach()]
 
-    async def _watch(self, decoder: ChildProcess) -> None:
+    def _watch(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._watched.add(task)
+        task.add_done_callback(self._watched.discard)
+
+    async def _until_decoded(self, decoder: ChildProcess) -> None:
         """Give a decoder its time, and end it in any case."""
         try:
             await decoder.wait(DECODER_LIFETIME)
@@ -109,6 +148,12 @@ class Renderer:
         finally:
             self._slots.release()
             await asyncio.shield(decoder.end())
+
+    async def _until_ended(self, child: ChildProcess) -> None:
+        try:
+            await child.wait()
+        finally:
+            await asyncio.shield(child.end())
 
     def _on_page_closed(self, error: Exception | None) -> None:
         if error is not None:
@@ -128,14 +173,30 @@ class Renderer:
         return PageCrashed(url, signal=status.signal, exit_code=status.code)
 
     @property
-    def is_alive(self) -> bool:
-        return self.web_content.is_alive
+    def processes(self) -> list[ChildProcess]:
+        """Those that are there for the document, not for one of its images."""
+        return [self.web_content, *([self._request_server] if self._request_server else [])]
 
     async def close(self) -> None:
         """End every process of this load. What a page's process still has to say is not wanted."""
         self.page.close()
-        for task in list(self._decoders):
+        for task in self._watched:
             task.cancel()
-        with contextlib.suppress(ChannelClosed):
-            await asyncio.gather(self.web_content.end(), self.request_server.end())
-        await asyncio.gather(*self._decoders, return_exceptions=True)
+        if self._next_request_server is not None:
+            await _end_forked(self._next_request_server)
+        await asyncio.gather(self.web_content.end(), *self._watched, return_exceptions=True)
+
+
+async def _fork_request_server(processes: Processes, network: request_server.Options) -> ChildProcess:
+    here, there = Channel.pair()
+    lookup_client, lookup_server = Channel.pair()
+    processes.lookup.send(AddClient(), [lookup_server.detach()])
+    options = msgspec.msgpack.encode(network)
+    return await processes.zygote.fork("request_server", options, [there, lookup_client], keep=[here])
+
+
+async def _end_forked(forking: asyncio.Task[ChildProcess]) -> None:
+    """End a process that nobody has asked for yet, and may still be on its way."""
+    (child,) = await asyncio.gather(forking, return_exceptions=True)
+    if isinstance(child, ChildProcess):
+        await child.end()

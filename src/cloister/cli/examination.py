@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import threading
 import time
 from dataclasses import dataclass
 
@@ -9,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cloister import Browser, ProcessInfo
-from cloister.errors import SandboxUnavailable
+from cloister import Browser, NetworkPolicy, Page, ProcessInfo
+from cloister.errors import CloisterError, SandboxUnavailable
 from cloister.process.kinds import MODULES
 from cloister.sandbox import machine
 
@@ -69,18 +72,36 @@ def examine() -> Examination:
 
 
 def _processes(*, allow_degraded: bool) -> tuple[ProcessHere, ...]:
-    with Browser(allow_degraded=allow_degraded) as browser:
-        browser.new_page().set_content("<title>doctor</title>")
-        end = time.monotonic() + _DEADLINE
-        while True:  # what the page did not need yet may still be locking itself down
-            kinds: dict[str, ProcessInfo] = {}
-            for info in browser.processes():
-                kinds.setdefault(info.kind, info)
-            if kinds.keys() >= MODULES.keys() or time.monotonic() > end:
-                return tuple(
-                    ProcessHere(kind, tuple(i.layers), tuple(i.missing)) for kind, i in kinds.items()
-                )
-            time.sleep(0.01)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        Browser(network=NetworkPolicy(allow_cidrs=["127.0.0.1"]), allow_degraded=allow_degraded) as browser,
+    ):
+        # A page that waits for an answer has every kind of process.
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        page = browser.new_page()
+        waiting = threading.Thread(target=_load_in_vain, args=(page, url))
+        waiting.start()
+        try:
+            return _all_kinds(browser)
+        finally:
+            page.close()
+            waiting.join()
+
+
+def _load_in_vain(page: Page, url: str) -> None:
+    with contextlib.suppress(CloisterError):
+        page.goto(url, timeout=_DEADLINE * 1000)
+
+
+def _all_kinds(browser: Browser) -> tuple[ProcessHere, ...]:
+    end = time.monotonic() + _DEADLINE
+    while True:
+        kinds: dict[str, ProcessInfo] = {}
+        for info in browser.processes():
+            kinds.setdefault(info.kind, info)
+        if kinds.keys() >= MODULES.keys() or time.monotonic() > end:
+            return tuple(ProcessHere(kind, tuple(i.layers), tuple(i.missing)) for kind, i in kinds.items())
+        time.sleep(0.01)
 
 
 def show(found: Examination) -> None:

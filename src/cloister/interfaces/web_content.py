@@ -22,12 +22,14 @@ __all__ = [
     "LoadFile",
     "Loaded",
     "NewImageDecoder",
+    "NewRequestServer",
     "Options",
     "Paint",
     "Painted",
     "Pdf",
     "PrintToPdf",
     "Progress",
+    "RequestServerReady",
     "SetContent",
     "TextFormat",
     "TextResult",
@@ -157,6 +159,16 @@ class NewImageDecoder(Request[ImageDecoderReady], frozen=True):
     """The page wants to decode one image."""
 
 
+class RequestServerReady(Reply, frozen=True):
+    """A channel to a fresh request_server comes with this; the one before it is gone."""
+
+    descriptors = (Descriptor.SOCKET,)
+
+
+class NewRequestServer(Request[RequestServerReady], frozen=True):
+    """The page wants to fetch something."""
+
+
 class Progress(Event, frozen=True):
     """How far the load is: subresources done, of those found so far."""
 
@@ -167,5 +179,5 @@ class Progress(Event, frozen=True):
 PAGE = Interface(
     "web_content",
     client=(Load, SetContent, LoadFile, Paint, PrintToPdf, GetText, GetLinks),
-    server=(NewImageDecoder, Progress),
+    server=(NewImageDecoder, NewRequestServer, Progress),
 )

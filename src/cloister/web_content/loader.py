@@ -16,6 +16,7 @@ from . import markup, paint, subresources
 from .document import Kind, Source
 from .images import Decoders
 from .references import Found, References
+from .requests import Requests
 from .resources import Resources
 from .urls import INTERNAL, without_fragment
 
@@ -45,7 +46,7 @@ class Shown:
 
 
 async def show(
-    source: Source, page: Connection, requests: Connection, options: Options, report: subresources.Report
+    source: Source, page: Connection, requests: Requests, options: Options, report: subresources.Report
 ) -> Shown:
     """Load what ``source`` needs and lay it out. Raises :class:`RequestFailed`."""
     resources = Resources(requests, Decoders(page, options.max_images, options.max_image_pixels))

@@ -24,10 +24,10 @@ def main(start: Start) -> None:
     options = msgspec.msgpack.decode(start.options, type=Options)
     service = Service()
     report = sandbox.enter(POLICY, allow_degraded=start.allow_degraded)
-    page_channel, requests_channel = start.channels
+    (page_channel,) = start.channels
     pages: list[Page] = []
 
     async def serve() -> None:
-        pages.append(Page(page_channel, requests_channel, options))
+        pages.append(Page(page_channel, options))
 
     service.run(start.control, report, serve)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 
 import plutoprint
 
 from ..errors import RequestFailed
 from ..interfaces.base import FailureCode
-from ..interfaces.request_server import REQUESTS, Destination, Fetch
+from ..interfaces.request_server import Destination, Fetch
 from ..interfaces.web_content import (
     PAGE,
     GetLinks,
@@ -29,26 +30,28 @@ from ..interfaces.web_content import (
 )
 from ..ipc import Channel, Connection, Descriptors, memory
 from ..ipc import blob as blobs
+from ..sandbox.kernel import libc
 from . import document as documents
 from . import loader, pdf, text
 from .document import Source
 from .paint import paint
+from .requests import Requests
 
 __all__ = ["Page"]
 
 _DOCUMENT_TIMEOUT = 600.0  # seconds; how long a page may take is the browser's to say, who cancels
+_REST_AFTER = 0.5  # seconds without work
 _PROGRESS_INTERVAL = 0.016  # seconds: nobody sees more than sixty a second
 
 
 class Page:
-    """The page process's end of the page channel and of the request channel. Made on the running event loop."""
+    """The page process's end of the page channel. Made on the running event loop."""
 
-    def __init__(self, page: Channel, requests: Channel, options: Options) -> None:
+    def __init__(self, page: Channel, options: Options) -> None:
         self._options = options
         self._shown: loader.Shown | None = None
         self._loading = asyncio.Lock()
         self._told = 0.0
-        self._requests = Connection(requests, REQUESTS, "client")
         self._page = Connection(
             page,
             PAGE,
@@ -63,11 +66,15 @@ class Page:
                 GetLinks: self._get_links,
             },
         )
+        self._requests = Requests(self._page)
+        self._rest: asyncio.TimerHandle | None = None
 
     def close(self) -> None:
-        """End both connections."""
+        """End every connection."""
         self._page.close()
-        self._requests.close()
+        self._requests.rest()
+        if self._rest is not None:
+            self._rest.cancel()
 
     # ── loading ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -98,6 +105,7 @@ class Page:
             self._shown = None  # the memory of the page before goes first
             shown = await loader.show(source, self._page, self._requests, self._options, self._report)
             self._shown = shown
+        self._rest_soon()
         return Loaded(
             url=source.url,
             status=status,
@@ -129,6 +137,7 @@ class Page:
         finally:
             os.close(fd)
         shown.resources.forget_bitmaps()
+        self._rest_soon()
         return Painted()
 
     async def _print(self, message: PrintToPdf, _fds: Descriptors) -> tuple[Pdf, list[int]]:
@@ -139,6 +148,7 @@ class Page:
         except plutoprint.Error as error:
             raise RequestFailed(FailureCode.LAYOUT_FAILED, f"the PDF could not be made: {error}") from error
         shown.resources.forget_bitmaps()
+        self._rest_soon()
         body, extra = blobs.pack(data)
         return Pdf(body, pages), extra
 
@@ -151,6 +161,21 @@ class Page:
         shown = self._require()
         body, extra = blobs.pack(text.links(shown.source.parse(), shown.base_url))
         return Links(body), extra
+
+    def _rest_soon(self) -> None:
+        if self._rest is not None:
+            self._rest.cancel()
+        self._rest = asyncio.get_running_loop().call_later(_REST_AFTER, self._rest_now)
+
+    def _rest_now(self) -> None:
+        """Nobody has asked for anything in a while: let go of what is not needed to be looked at."""
+        if self._loading.locked():
+            self._rest_soon()
+            return
+        self._requests.rest()
+        gc.collect()
+        if hasattr(libc, "malloc_trim"):  # glibc's, and nobody else's
+            libc.malloc_trim(0)
 
     def _require(self) -> loader.Shown:
         if self._shown is None:

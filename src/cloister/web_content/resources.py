@@ -15,13 +15,14 @@ import plutoprint
 from ..errors import CloisterError, RequestFailed
 from ..interfaces.base import FailureCode
 from ..interfaces.request_server import Destination, Fetch, Fetched
-from ..ipc import Connection, Descriptors
+from ..ipc import Descriptors
 from ..ipc import blob as blobs
 from . import document as documents
 from . import svg
 from .css import Use
 from .images import Decoders, bitmap
 from .references import Found, References
+from .requests import Requests
 from .urls import DOCUMENT_IMAGE, INTERNAL, parse_data, referrer, without_fragment
 
 __all__ = ["MAX_RESOURCES", "Resources"]
@@ -70,7 +71,7 @@ class Resources(plutoprint.ResourceFetcher):
     ``missing`` counts those that could not be had: the page is shown without them.
     """
 
-    def __init__(self, requests: Connection, decoders: Decoders) -> None:
+    def __init__(self, requests: Requests, decoders: Decoders) -> None:
         super().__init__()
         self.missing = 0
         self.referrer = ""  # the document's URL, where it has one

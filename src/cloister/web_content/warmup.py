@@ -19,10 +19,12 @@ from ..interfaces.web_content import (
     GetText,
     ImageDecoderReady,
     NewImageDecoder,
+    NewRequestServer,
     Options,
     Paint,
     PrintToPdf,
     Progress,
+    RequestServerReady,
     SetContent,
     TextFormat,
 )
@@ -76,9 +78,8 @@ def run() -> None:
 
 async def _load_one_page() -> None:
     page_end, browser_end = Channel.pair()
-    requests_end, server_end = Channel.pair()
-    page = Page(page_end, requests_end, Options(width=_SIDE, height=_SIDE))
-    decoders: list[Connection] = []
+    page = Page(page_end, Options(width=_SIDE, height=_SIDE))
+    servers: list[Connection] = []
 
     async def fetch(message: Fetch, _fds: Descriptors) -> Fetched:
         kind = "text/css" if message.url.endswith(".css") else "image/png"
@@ -88,18 +89,28 @@ async def _load_one_page() -> None:
         _message: NewImageDecoder, _fds: Descriptors
     ) -> tuple[ImageDecoderReady, Sequence[int]]:
         mine, theirs = Channel.pair()
-        decoders.append(Connection(mine, IMAGES, "server", {Decode: decode}))
+        servers.append(Connection(mine, IMAGES, "server", {Decode: decode}))
         return ImageDecoderReady(), [theirs.detach()]
+
+    async def new_request_server(
+        _message: NewRequestServer, _fds: Descriptors
+    ) -> tuple[RequestServerReady, Sequence[int]]:
+        mine, theirs = Channel.pair()
+        servers.append(Connection(mine, REQUESTS, "server", {Fetch: fetch}))
+        return RequestServerReady(), [theirs.detach()]
 
     async def decode(_message: Decode, _fds: Descriptors) -> tuple[Decoded, Sequence[int]]:
         return Decoded(1, 1, "PNG"), [memory.sealed(bytes(4))]
 
-    server = Connection(server_end, REQUESTS, "server", {Fetch: fetch})
     browser = Connection(
         browser_end,
         PAGE,
         "client",
-        {NewImageDecoder: new_decoder, Progress: lambda _message, _fds: None},
+        {
+            NewImageDecoder: new_decoder,
+            NewRequestServer: new_request_server,
+            Progress: lambda _message, _fds: None,
+        },
     )
     try:
         content = _PAGE.encode()
@@ -112,5 +123,5 @@ async def _load_one_page() -> None:
             await browser.request(GetText(form), timeout=_TIMEOUT)
     finally:
         page.close()
-        for connection in (browser, server, *decoders):
+        for connection in (browser, *servers):
             connection.close()
