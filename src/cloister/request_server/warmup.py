@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
 import importlib.util
 import ssl
 import sys
@@ -28,13 +27,15 @@ _HTTP_1 = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 4\r\n
 
 def run(context: ssl.SSLContext) -> None:
     """A response over HTTP/1.1 and one over HTTP/2, half a handshake, and every decoder."""
-    asyncio.run(_fetch("http://b\u00fccher.example/", httpcore.AsyncMockBackend([_HTTP_1]), context))
-    asyncio.run(
-        _fetch("https://b\u00fccher.example/", httpcore.AsyncMockBackend(_http_2(), http2=True), context)
-    )
+    asyncio.run(_fetch_both(context))
     _begin_handshake(context)
     _decode()
     _settle_sniffio()
+
+
+async def _fetch_both(context: ssl.SSLContext) -> None:
+    await _fetch("http://b\u00fccher.example/", httpcore.AsyncMockBackend([_HTTP_1]), context)
+    await _fetch("https://b\u00fccher.example/", httpcore.AsyncMockBackend(_http_2(), http2=True), context)
 
 
 async def _fetch(url: str, backend: httpcore.AsyncNetworkBackend, context: ssl.SSLContext) -> None:
@@ -63,7 +64,7 @@ def _begin_handshake(context: ssl.SSLContext) -> None:
 
 def _decode() -> None:
     deflated = {
-        "gzip": gzip.compress(_BODY),
+        "gzip": zlib.compress(_BODY, wbits=16 + zlib.MAX_WBITS),
         "deflate": zlib.compress(_BODY),
         "br": brotli.compress(_BODY),
         "zstd": zstandard.compress(_BODY),
