@@ -48,6 +48,7 @@ CHROMIUM_OPTIONS = (
 )  # fmt: skip
 VIEWPORT: Viewport = {"width": 1280, "height": 720}
 PAGES = 8
+SETTLE = 3  # seconds in which both let go of what they no longer need
 DEADLINE = 120  # seconds for any one process of the benchmark
 PR_SET_CHILD_SUBREAPER = 36  # include/uapi/linux/prctl.h
 MEBIBYTE = 1024 * 1024
@@ -60,6 +61,7 @@ def hold(url: str, host: str) -> None:
             page = browser.new_page()
             page.goto(f"{url}?{number}")
             page.screenshot()
+        time.sleep(SETTLE)
         print("open", flush=True)
         sys.stdin.read()
 
@@ -206,7 +208,7 @@ def fork_row(bench: Bench) -> Row:
         zygote = await Zygote.start([PreloadKind(kind, MODULES[kind], options)])
         took = []
         try:
-            await zygote.process.ready()
+            await zygote.ready()
             for _ in bench.times(100, 20):
                 ours, theirs = Channel.pair()
                 started = time.perf_counter()
@@ -263,9 +265,9 @@ def playwright_browser() -> Iterator[Any]:
             browser.close()
 
 
-def one_page(owner: Any, url: str) -> None:
-    """The same lines for both: ``owner`` is our Browser, or Playwright's context."""
-    page = owner.new_page()
+def one_page(browser: Any, url: str) -> None:
+    """The same lines for both: ours and Playwright's. Both give a new page a world of its own."""
+    page = browser.new_page(viewport=VIEWPORT)
     page.goto(url)
     page.screenshot()
     page.close()
@@ -276,15 +278,14 @@ def warm_row(bench: Bench) -> Row:
     ours: list[float] = []
     peer: list[float] = []
     with Browser(network=bench.policy, viewport=VIEWPORT) as browser, playwright_browser() as chromium:
-        context = chromium.new_context(viewport=VIEWPORT) if chromium else None
         for _ in range(2):
             one_page(browser, bench.url)
-            if context:
-                one_page(context, bench.url)
+            if chromium:
+                one_page(chromium, bench.url)
         for _ in bench.times(20, 5):
             ours.append(timed(lambda: one_page(browser, bench.url)))
-            if context:
-                peer.append(timed(lambda: one_page(context, bench.url)))
+            if chromium:
+                peer.append(timed(lambda: one_page(chromium, bench.url)))
     missing = "" if peer else "needs chromium and playwright"
     return ratio("warm: new page, goto, screenshot", "ms", ours, peer, 0.25, missing)
 
@@ -302,11 +303,11 @@ def eight_pages_row(bench: Bench) -> Row:
         before = descendants(os.getpid())
         with playwright_browser() as chromium:
             if chromium:
-                context = chromium.new_context(viewport=VIEWPORT)
                 for number in range(PAGES):
-                    page = context.new_page()
+                    page = chromium.new_page(viewport=VIEWPORT)
                     page.goto(f"{bench.url}?{number}")
                     page.screenshot()
+                time.sleep(SETTLE)
                 peer.append(pss({pid for pid in new_processes(before) if is_chromium(pid)}))
     missing = "" if peer else "needs chromium and playwright"
     return ratio(f"{PAGES} pages open, PSS of all processes", "MiB", ours, peer, 0.25, missing)
