@@ -447,3 +447,20 @@ def bomb(width: int, height: int) -> bytes:
 def test_an_image_bomb_is_refused_by_its_declared_size(browser: Browser) -> None:
     with pytest.raises(ImageError, match=r"60000"):
         browser.decode_image(bomb(60_000, 60_000))
+
+
+def test_a_page_at_rest_has_no_request_server_and_looks_the_same_when_it_is_looked_at_again(
+    browser: Browser, site: Server
+) -> None:
+    with browser.new_page() as page:
+        page.goto(site.url("/page"))
+        before = page.screenshot()
+        assert [process.kind for process in page.processes] == ["web_content", "request_server"]
+        asked = len(site.paths())
+        deadline = time.monotonic() + 20
+        while len(page.processes) > 1 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert [process.kind for process in page.processes] == ["web_content"]
+        assert page.screenshot() == before
+        assert len(pypdfium2.PdfDocument(page.pdf())) == 1
+        assert len(site.paths()) == asked

@@ -39,6 +39,10 @@ def main(start: Start) -> None:
     options = msgspec.msgpack.decode(start.options, type=Options)
     zygote = _Zygote(start.control)
     codec(CONTROL, "server")  # every child needs it, and it takes half a millisecond to build
+    # What is in memory now is shared by every process to come, for as long as nobody writes to it; the garbage
+    # collector would. Importing leaves it next to nothing to find.
+    gc.disable()
+    gc.freeze()
     # What stays in the host's network goes first; the others share one network with nothing in it.
     ordered = sorted(
         zip(options.kinds, start.channels, strict=True), key=lambda pair: pair[0].kind not in HOST_NETWORK
@@ -171,9 +175,7 @@ class _Branching:
         module.preload(self._entry.options)
         sandbox.prepare(module.POLICY)
         os.environ.clear()
-        # What is there now is shared by every fork for as long as nobody writes to it; the collector would.
         gc.freeze()
-        gc.enable()
         policy = sandbox.zygote_policy([module.POLICY])
         sandbox.enter_empty_root(policy.read_paths)
         report = sandbox.enter(policy, allow_degraded=start.allow_degraded)
@@ -181,7 +183,6 @@ class _Branching:
 
 
 def _become_branch(entry: PreloadKind, channel: Channel, allow_degraded: bool) -> NoReturn:
-    gc.disable()  # importing makes no garbage to speak of, and looking for it takes a tenth of the time
     environment = dict(os.environ)  # as long as files are read
     sandbox.shed([channel.fileno()])
     os.environ.update(environment)
@@ -191,4 +192,5 @@ def _become_branch(entry: PreloadKind, channel: Channel, allow_degraded: bool) -
 def _become_child(module: ModuleType, message: Fork, fds: list[int]) -> NoReturn:
     sandbox.shed(fds)
     control, *channels = (Channel(fd) for fd in fds)
+    gc.enable()
     leave(run(module, Start(control, tuple(channels), message.options, message.allow_degraded)))

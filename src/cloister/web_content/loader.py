@@ -29,10 +29,11 @@ _MAX_PIXELS = 2**24  # interfaces.base.Pixels
 _MAX_TITLE = 2000  # characters
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Shown:
-    """A page that is laid out. The tree is gone by then: whoever wants text has it parsed again, in a millisecond
-    for each 100 KB, and until then it takes no memory."""
+    """A page that was laid out. The tree is gone by then: whoever wants text has it parsed again, in a millisecond
+    for each 100 KB, and until then it takes no memory. The layout may go too: it takes 20 times the memory of the
+    document, and :meth:`lay_out_again` makes it in the time that the first one took."""
 
     source: Source
     title: str
@@ -40,9 +41,17 @@ class Shown:
     engine_base: str  # the same for the layout engine
     html: str
     resources: Resources
-    book: plutoprint.Book
+    book: plutoprint.Book | None
     width: int
     height: int
+
+    async def lay_out_again(self, options: Options) -> plutoprint.Book:
+        """The layout, made anew if it is gone. Raises :class:`RequestFailed`."""
+        if self.book is None:
+            await self.resources.decode_again()
+            self.book = _lay_out(self.html, self.engine_base, options, self.resources)
+            self.resources.forget_bitmaps()
+        return self.book
 
 
 async def show(
@@ -63,13 +72,19 @@ async def show(
     html = markup.finish(document, resources.lacks)
     del document
     engine_base = base_url if base_url.startswith("http") else _NO_BASE
-    try:
-        book = paint.lay_out(html, engine_base, options.width, options.height, resources)
-        width, height = _pixels(book.get_document_width()), _pixels(book.get_document_height())
-    except plutoprint.Error as error:
-        raise RequestFailed(FailureCode.LAYOUT_FAILED, f"the page could not be laid out: {error}") from error
+    book = _lay_out(html, engine_base, options, resources)
+    width, height = _pixels(book.get_document_width()), _pixels(book.get_document_height())
     resources.forget_bitmaps()
     return Shown(source, title, base_url, engine_base, html, resources, book, width, height)
+
+
+def _lay_out(html: str, base_url: str, options: Options, resources: Resources) -> plutoprint.Book:
+    try:
+        book = paint.lay_out(html, base_url, options.width, options.height, resources)
+        book.get_document_height()  # it is laid out when somebody asks
+        return book
+    except plutoprint.Error as error:
+        raise RequestFailed(FailureCode.LAYOUT_FAILED, f"the page could not be laid out: {error}") from error
 
 
 def _pixels(length: float) -> int:

@@ -40,7 +40,7 @@ from .requests import Requests
 __all__ = ["Page"]
 
 _DOCUMENT_TIMEOUT = 600.0  # seconds; how long a page may take is the browser's to say, who cancels
-_REST_AFTER = 0.5  # seconds without work
+_REST_AFTER = 2.0  # seconds without work
 _PROGRESS_INTERVAL = 0.016  # seconds: nobody sees more than sixty a second
 
 
@@ -128,8 +128,9 @@ class Page:
         shown = self._require()
         fd = fds.take()
         try:
+            book = await shown.lay_out_again(self._options)
             with memory.map_bitmap(fd, message.width * message.height * 4) as target:
-                paint(shown.book, message, target)
+                paint(book, message, target)
         except plutoprint.Error as error:
             raise RequestFailed(
                 FailureCode.LAYOUT_FAILED, f"the page could not be painted: {error}"
@@ -168,11 +169,13 @@ class Page:
         self._rest = asyncio.get_running_loop().call_later(_REST_AFTER, self._rest_now)
 
     def _rest_now(self) -> None:
-        """Nobody has asked for anything in a while: let go of what is not needed to be looked at."""
+        """Nobody has asked for anything in a while: keep the document and what it fetched, and nothing else."""
         if self._loading.locked():
             self._rest_soon()
             return
         self._requests.rest()
+        if self._shown is not None:
+            self._shown.book = None
         gc.collect()
         if hasattr(libc, "malloc_trim"):  # glibc's, and nobody else's
             libc.malloc_trim(0)

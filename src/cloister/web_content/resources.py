@@ -7,6 +7,7 @@ type that lies, or a stylesheet used as an image, reaches none of them.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import re
 
@@ -142,9 +143,8 @@ class Resources(plutoprint.ResourceFetcher):
     async def decode_again(self) -> None:
         """For another layout of the same page: have ready what the first one used."""
         self._decoders.begin_again()
-        for url, resource in list(self._known.items()):
-            if resource is not None and resource.was_decoded:
-                await self.decode(url)
+        used = [url for url, resource in self._known.items() if resource is not None and resource.was_decoded]
+        await asyncio.gather(*(self.decode(url) for url in used))
 
     def forget_bitmaps(self) -> None:
         """The engine has its own copies: keep the encoded images only."""
