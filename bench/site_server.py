@@ -90,6 +90,7 @@ def serve() -> None:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         wbufsize = -1  # head and body in one packet
+        disable_nagle_algorithm = True  # as every real server does: else the end of a body waits for an ACK
 
         def log_message(self, *_: object) -> None: ...
 

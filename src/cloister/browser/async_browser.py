@@ -94,7 +94,7 @@ class AsyncBrowser:
 
         Raises :class:`ImageError` when it is broken, too large, or of no known format.
         """
-        decoder = await self._running().take_decoder()
+        decoder = await self._running().decoders.take()
         try:
             connection = Connection(decoder.channel, IMAGES, "client")
             try:

@@ -1,4 +1,4 @@
-"""The browser's standing processes: the zygote, the lookup_server, and a spare image decoder."""
+"""The browser's standing processes: the zygote and its branches, the lookup_server, and spare image decoders."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import asyncio
 
 import msgspec
 
-from ..errors import BrowserClosed, CloisterError
-from ..interfaces import image_decoder, lookup_server, request_server
+from ..interfaces import lookup_server, request_server
 from ..interfaces.lookup_server import LOOKUP_ADMIN
 from ..interfaces.zygote import PreloadKind
 from ..ipc import Channel, Connection
 from ..process import ChildProcess, Zygote
 from ..process.kinds import MODULES
+from .decoders import DecoderPool
 
 __all__ = ["Processes"]
 
@@ -28,9 +28,7 @@ class Processes:
         self.lookup = Connection(
             lookup_process.channel, LOOKUP_ADMIN, "client", on_close=self._on_lookup_closed
         )
-        self._closed = False
-        self._spare: asyncio.Task[ChildProcess] | None = None
-        self._fork_spare()
+        self.decoders = DecoderPool(zygote)
 
     @classmethod
     async def start(
@@ -53,51 +51,16 @@ class Processes:
             await zygote.close()
             raise
 
-    async def take_decoder(self) -> ChildProcess:
-        """A fresh image_decoder, forked ahead where possible; the next one is forked meanwhile."""
-        spare, self._spare = self._spare, None
-        self._fork_spare()
-        if spare is not None:
-            try:
-                decoder = await spare
-                if decoder.is_alive:
-                    return decoder
-                await decoder.end()
-            except CloisterError:
-                pass  # the fork below meets the same trouble, and raises it to whoever asked
-        return await self._fork_decoder()
-
-    def _fork_spare(self) -> None:
-        if not self._closed:
-            self._spare = asyncio.create_task(self._fork_decoder())
-            self._spare.add_done_callback(lambda task: task.cancelled() or task.exception())
-
-    async def _fork_decoder(self) -> ChildProcess:
-        if self._closed:
-            raise BrowserClosed("the browser is closed")
-        here, there = Channel.pair()
-        options = msgspec.msgpack.encode(image_decoder.Options())
-        return await self.zygote.fork("image_decoder", options, [there], keep=[here])
-
     def _on_lookup_closed(self, error: Exception | None) -> None:
         if error is not None:
             self.lookup_process.punish(error)
 
     def standing(self) -> list[ChildProcess]:
         """Those that belong to no page."""
-        children = [self.zygote.process, *self.zygote.branches, self.lookup_process]
-        spare = self._spare
-        if spare is not None and spare.done() and not spare.cancelled() and spare.exception() is None:
-            children.append(spare.result())
-        return children
+        return [self.zygote.process, *self.zygote.branches, self.lookup_process, *self.decoders.spares]
 
     async def close(self) -> None:
-        self._closed = True
-        spare, self._spare = self._spare, None
-        if spare is not None:
-            (result,) = await asyncio.gather(spare, return_exceptions=True)
-            if isinstance(result, ChildProcess):
-                await result.end()
+        await self.decoders.close()
         self.lookup.close()
         await self.zygote.close()
         await self.lookup_process.end()

@@ -125,7 +125,7 @@ class Renderer:
         self._decoders_left -= 1
         await self._slots.acquire()
         try:
-            decoder = await self._processes.take_decoder()
+            decoder = await self._processes.decoders.take()
         except BaseException as error:
             self._slots.release()
             if isinstance(error, ProcessError):
