@@ -60,7 +60,8 @@ class Processes:
         return [self.zygote.process, *self.zygote.branches, self.lookup_process, *self.decoders.spares]
 
     async def close(self) -> None:
-        await self.decoders.close()
+        """End the zygote first: the kernel ends all that it forked with it."""
         self.lookup.close()
         await self.zygote.close()
+        await self.decoders.close()
         await self.lookup_process.end()

@@ -84,11 +84,14 @@ def _degraded(parser: argparse.ArgumentParser) -> None:
 
 
 def _lazily(module: str, name: str) -> Run:
-    """The function ``name`` of ``cloister.cli.<module>``, imported when it is called."""
+    """The function ``name`` of ``cloister.cli.<module>``, imported when it is called; the zygote loads meanwhile."""
 
     def run(arguments: argparse.Namespace) -> int:
         from importlib import import_module
 
+        from cloister.process.spawn import spawn_ahead
+
+        spawn_ahead("zygote")
         function: Run = getattr(import_module(f"cloister.cli.{module}"), name)
         return function(arguments)
 

@@ -1,6 +1,22 @@
-"""How processes live: started by exec or forked from the zygote, held by a handle, never left behind."""
+"""How processes live: started by exec or forked from the zygote, held by a handle, never left behind.
 
-from .handle import ChildProcess, ExitStatus
-from .launcher import Zygote, launch
+The names below are imported when they are first used: a child's first lines are in this package too.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .handle import ChildProcess, ExitStatus
+    from .launcher import Zygote, launch
 
 __all__ = ["ChildProcess", "ExitStatus", "Zygote", "launch"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'cloister.process' has no attribute {name!r}")
+    module = "handle" if name in {"ChildProcess", "ExitStatus"} else "launcher"
+    return getattr(importlib.import_module(f"cloister.process.{module}"), name)

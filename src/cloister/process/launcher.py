@@ -8,8 +8,6 @@ import contextlib
 import logging
 import os
 import signal
-import subprocess
-import sys
 import weakref
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -43,29 +41,12 @@ from ..interfaces.zygote import (
 from ..ipc import Channel, Descriptors, blob
 from ..ipc.codec import Packet, codec
 from .handle import ChildProcess, ExitStatus
-from .variables import CHANNEL_VARIABLE
+from .spawn import take
 
 __all__ = ["Zygote", "launch"]
 
 log = logging.getLogger("cloister.process")
 child_log = logging.getLogger("cloister.child")
-
-_PASSED = (
-    "HOME",
-    "LANG",
-    "LC_ALL",
-    "TZ",
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
-    "XDG_CACHE_HOME",
-    "XDG_DATA_HOME",
-    "XDG_CONFIG_HOME",
-    "FONTCONFIG_FILE",
-    "FONTCONFIG_PATH",
-    "LD_LIBRARY_PATH",  # where Python itself was built against libraries elsewhere
-)
-"""What a child may know of the environment while it preloads: where certificates and fonts are. The rest may
-hold secrets; and what is here is gone before a foreign byte comes."""
 
 _LAUNCH_TIMEOUT = 20.0
 _FORK_TIMEOUT = 10.0
@@ -86,30 +67,26 @@ async def launch(
     ``keep`` are this side's ends, closed with the handle, or here when this fails.
     Raises :class:`LaunchError` when it does not come up.
     """
-    control, theirs = Channel.pair()
     try:
-        process, errors = _spawn(kind, theirs)
+        spawned = take(kind)
     except BaseException:
-        _close(control, *channels, *keep)
+        _close(*channels, *keep)
         raise
-    finally:
-        theirs.close()
+    control, errors = Channel(spawned.control), _ErrorLog(kind, spawned.errors)
     greeting = asyncio.ensure_future(_greeted(kind, control, errors))
     try:
         pid = await asyncio.shield(greeting)
         pidfd = os.pidfd_open(pid)
         _hand_over(control, options, channels, allow_degraded)
     except BaseException:
-        await _undo(process, greeting)
+        await _undo(spawned.pid, greeting)
         _close(control, *keep)
         errors.close()
         raise
     finally:
         _close(*channels)
-    if pid == process.pid:
-        process.returncode = 0  # the handle reaps it, by its pidfd
-    else:
-        process.wait()  # it only made the namespaces, and is gone already
+    if pid != spawned.pid:
+        _reap(spawned.pid)  # it only made the namespaces, and is gone already
     child = ChildProcess(
         kind,
         pid,
@@ -135,44 +112,26 @@ def _hand_over(control: Channel, options: bytes, channels: Sequence[Channel], al
     owned.close()
 
 
-async def _undo(process: subprocess.Popen[bytes], greeting: asyncio.Future[int]) -> None:
+async def _undo(spawned: int, greeting: asyncio.Future[int]) -> None:
     """End a process whose launch failed or was cancelled: itself, and the one that it became."""
+    pids = {spawned}
     with contextlib.suppress(ProcessError):
-        pid = await greeting  # it has a deadline, and no way to know the other one before it
-        if pid != process.pid:
-            with contextlib.suppress(ProcessLookupError, ChildProcessError):
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)  # noqa: ASYNC222 - killed, so it is gone at once
-    process.kill()
-    process.wait()
+        pids.add(await greeting)  # it has a deadline, and there is no way to know the other one before it
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        _reap(pid)
+
+
+def _reap(pid: int) -> None:
+    """Of a child that is killed, or about to exit."""
+    with contextlib.suppress(ChildProcessError):  # the program reaps every child itself
+        os.waitpid(pid, 0)
 
 
 def _close(*channels: Channel) -> None:
     for channel in channels:
         channel.close()
-
-
-def _spawn(kind: str, theirs: Channel) -> tuple[subprocess.Popen[bytes], _ErrorLog]:
-    errors = _ErrorLog(kind)
-    environment = {name: os.environ[name] for name in _PASSED if name in os.environ}
-    environment[CHANNEL_VARIABLE] = str(theirs.fileno())
-    try:
-        process = subprocess.Popen(  # noqa: S603 - our own interpreter, a fixed command
-            [sys.executable, "-I", "-m", "cloister", f"--subprocess-kind={kind}"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=errors.writer,
-            pass_fds=[theirs.fileno()],
-            env=environment,
-            cwd="/",
-            start_new_session=True,  # Ctrl-C is for the browser, which ends its children in order
-        )
-    except OSError as error:
-        errors.close()
-        raise LaunchError(f"{kind} could not be started: {sys.executable}: {error.strerror}") from error
-    finally:
-        os.close(errors.writer)
-    return process, errors
 
 
 async def _greeted(kind: str, control: Channel, errors: _ErrorLog) -> int:
@@ -205,12 +164,10 @@ class _ErrorLog:
     """What a child and its forks write on stderr: foreign text, so made printable, bounded, and never on the
     user's terminal unless the ``cloister.child`` logger is turned on."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, reader: int) -> None:
         self._kind = kind
         self._last: deque[str] = deque(maxlen=8)
-        self._reader, self.writer = os.pipe2(
-            os.O_CLOEXEC | os.O_NONBLOCK
-        )  # a full pipe must not stop a child
+        self._reader = reader
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._reader, self._read)
 

@@ -1,0 +1,89 @@
+"""The first step of a start by exec. It imports next to nothing, so that a command can take it before the rest of
+itself is imported: the zygote loads its libraries meanwhile."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from typing import Final, NamedTuple
+
+from ..errors import LaunchError
+from .variables import CHANNEL_VARIABLE
+
+__all__ = ["Spawned", "spawn", "spawn_ahead", "take"]
+
+_PASSED: Final = (
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "TZ",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "XDG_CACHE_HOME",
+    "XDG_DATA_HOME",
+    "XDG_CONFIG_HOME",
+    "FONTCONFIG_FILE",
+    "FONTCONFIG_PATH",
+    "LD_LIBRARY_PATH",  # where Python itself was built against libraries elsewhere
+)
+"""What a child may know of the environment while it preloads: where certificates and fonts are. The rest may
+hold secrets; and what is here is gone before a foreign byte comes."""
+
+
+class Spawned(NamedTuple):
+    """A process that begins. Both descriptors are the holder's to close."""
+
+    pid: int
+    control: int
+    errors: int
+    """The reading end of its standard error."""
+
+
+_ahead: dict[str, Spawned] = {}
+
+
+def spawn_ahead(kind: str) -> None:
+    """Start a ``kind`` that :func:`take` will hand out; one that nobody takes ends with this program."""
+    if kind not in _ahead:
+        _ahead[kind] = spawn(kind)
+
+
+def take(kind: str) -> Spawned:
+    """The ``kind`` that was started ahead, or a new one. Raises :class:`LaunchError`."""
+    return _ahead.pop(kind, None) or spawn(kind)
+
+
+def spawn(kind: str) -> Spawned:
+    """Start ``python -m cloister --subprocess-kind=KIND``. Raises :class:`LaunchError`."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    # A full pipe must not stop a child, so its end does not block.
+    reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    environment = {name: os.environ[name] for name in _PASSED if name in os.environ}
+    environment[CHANNEL_VARIABLE] = str(theirs.fileno())
+    try:
+        pid = os.posix_spawn(
+            sys.executable,
+            [sys.executable, "-I", "-m", "cloister", f"--subprocess-kind={kind}"],
+            environment,
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, null, 0),
+                (os.POSIX_SPAWN_DUP2, null, 1),
+                (os.POSIX_SPAWN_DUP2, writer, 2),
+                (os.POSIX_SPAWN_DUP2, theirs.fileno(), theirs.fileno()),  # takes its close-on-exec away
+            ],
+            setsid=True,  # Ctrl-C is for the browser, which ends its children in order
+            setsigmask=[],
+            setsigdef=[signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD],
+        )
+    except OSError as error:
+        os.close(reader)
+        ours.close()
+        raise LaunchError(f"{kind} could not be started: {sys.executable}: {error.strerror}") from error
+    finally:
+        os.close(null)
+        os.close(writer)
+        theirs.close()
+    return Spawned(pid, ours.detach(), reader)
