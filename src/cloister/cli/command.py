@@ -89,11 +89,14 @@ def _lazily(module: str, name: str) -> Run:
     def run(arguments: argparse.Namespace) -> int:
         from importlib import import_module
 
-        from cloister.process.spawn import spawn_ahead
+        from cloister.process import spawn
 
-        spawn_ahead("zygote")
-        function: Run = getattr(import_module(f"cloister.cli.{module}"), name)
-        return function(arguments)
+        try:
+            spawn.spawn_ahead("zygote")
+            function: Run = getattr(import_module(f"cloister.cli.{module}"), name)
+            return function(arguments)
+        finally:
+            spawn.abandon()
 
     return run
 

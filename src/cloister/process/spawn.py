@@ -3,16 +3,20 @@ itself is imported: the zygote loads its libraries meanwhile."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import sys
+import time
 from typing import Final, NamedTuple
 
 from ..errors import LaunchError
 from .variables import CHANNEL_VARIABLE
 
-__all__ = ["Spawned", "spawn", "spawn_ahead", "take"]
+__all__ = ["Spawned", "abandon", "spawn", "spawn_ahead", "take"]
+
+_END_TIMEOUT = 2.0  # seconds
 
 _PASSED: Final = (
     "HOME",
@@ -48,6 +52,21 @@ def spawn_ahead(kind: str) -> None:
     """Start a ``kind`` that :func:`take` will hand out; one that nobody takes ends with this program."""
     if kind not in _ahead:
         _ahead[kind] = spawn(kind)
+
+
+def abandon() -> None:
+    """End what was started ahead and never taken. For a program that ends and has no other children: it waits for
+    every child, as it cannot know the one that made itself a pid namespace."""
+    while _ahead:
+        _, spawned = _ahead.popitem()
+        os.close(spawned.control)  # whatever it has become ends when it finds nobody there
+        os.close(spawned.errors)
+        os.kill(spawned.pid, signal.SIGKILL)
+        deadline = time.monotonic() + _END_TIMEOUT
+        with contextlib.suppress(ChildProcessError):
+            while time.monotonic() < deadline:
+                if os.waitpid(-1, os.WNOHANG) == (0, 0):
+                    time.sleep(0.005)
 
 
 def take(kind: str) -> Spawned:
