@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from typing import NoReturn
 
 SUBPROCESS_KIND = "--subprocess-kind"
 
 
-def main() -> int:
+def main() -> NoReturn:
     """Become a child process before anything heavy is imported, or else the command."""
     if len(sys.argv) > 1 and sys.argv[1].startswith(SUBPROCESS_KIND):
         name, _, kind = sys.argv[1].partition("=")
         if name != SUBPROCESS_KIND or len(sys.argv) > 2:
             print(f"cloister: {SUBPROCESS_KIND}=KIND stands alone", file=sys.stderr)
-            return 2
+            sys.exit(2)
         from cloister.process import entry
 
-        return entry.main(kind)
+        code = entry.main(kind)
+        sys.stderr.flush()
+        os._exit(code)  # what made the namespaces has nothing to clean up
     from cloister import cli
 
-    return cli.main()
+    cli.run()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

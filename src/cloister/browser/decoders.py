@@ -33,6 +33,7 @@ class DecoderPool:
         self._loop = asyncio.get_running_loop()
         self._spares: deque[ChildProcess] = deque()
         self._taken = 0
+        self._bursts = 0
         self._closed = False
         self._timer: asyncio.TimerHandle | None = None
         self._work: asyncio.Task[None] | None = None
@@ -71,6 +72,9 @@ class DecoderPool:
 
     def _burst_is_over(self) -> None:
         wanted, self._taken = min(MOST_SPARES, max(1, self._taken)), 0
+        self._bursts += 1
+        if self._bursts == 1:  # a program may open one page and end
+            wanted = 1
         self._begin(wanted)
         self._wake_after(_IDLE, lambda: self._begin(1))
 

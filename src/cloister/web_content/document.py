@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import codecs
-import dataclasses
 import enum
 import mimetypes
 import posixpath
 import re
 import urllib.parse
-from email.message import Message
 
+import msgspec
 import turbohtml
 from turbohtml.detect import detect
 
@@ -42,8 +41,7 @@ class Kind(enum.Enum):
     SVG = "svg"
 
 
-@dataclasses.dataclass(frozen=True)
-class Source:
+class Source(msgspec.Struct, frozen=True):
     """A document as it came. ``url`` is where it came from, at the end of its redirects."""
 
     body: bytes
@@ -135,6 +133,10 @@ _SNIFFED = 1445  # bytes: the "resource header", section 5.2
 _TYPES = mimetypes.MimeTypes(filenames=())  # the machine's own tables are files, and say different things
 
 
+# MIME Sniffing, section 4.4. Possessive throughout, so that a hostile header takes no more than its length in time.
+_PARAMETER = re.compile(r';\s*+([^\s;=]*+)\s*+=\s*+(?:"((?:[^"\\]|\\.)*+)|([^;]*+))', re.DOTALL)
+
+
 def guess_type(name: str) -> str:
     """The content type that a file's name stands for, or ``""``: then its bytes decide."""
     guessed, encoding = _TYPES.guess_type(name)
@@ -148,11 +150,8 @@ def essence(content_type: str) -> str:
 
 def charset(content_type: str) -> str | None:
     """The name of the encoding that a content type gives, if there is such an encoding."""
-    header = Message()
-    header["Content-Type"] = content_type.replace("\r", " ").replace("\n", " ")
-    label = header.get_param("charset")
-    if not isinstance(label, str):
-        return None
+    parameters = (found.groups("") for found in _PARAMETER.finditer(content_type))
+    label = next((quoted + plain for name, quoted, plain in parameters if name.lower() == "charset"), "")
     label = label.strip().strip("\"'")
     try:
         codecs.lookup(f"whatwg-{label}")

@@ -5,39 +5,27 @@ Fontconfig reads its configuration once, before lock-down; the font files are op
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
 import os
-import shutil
-import tempfile
 from pathlib import Path
-from xml.sax.saxutils import escape
+
+import plutoprint
+from turbohtml import escape
 
 __all__ = ["configuration", "folders", "install", "system_has_fonts"]
 
 _SUFFIXES = {".ttf", ".otf", ".ttc", ".otc", ".pfb", ".pcf", ".gz"}
 
-_PACKAGE = "pymupdf-fonts"
-_PACKAGED = {  # its names: regular, bold, italic, bold italic of each family; then symbols
-    "NotoSans-Regular": "notos",
-    "NotoSans-Bold": "notosbo",
-    "NotoSans-Italic": "notosit",
-    "NotoSans-BoldItalic": "notosbi",
-    "UbuntuMono-Regular": "ubuntm",
-    "UbuntuMono-Bold": "ubuntmbo",
-    "UbuntuMono-Italic": "ubuntmit",
-    "UbuntuMono-BoldItalic": "ubuntmbi",
-    "NotoSansMath-Regular": "math",
-    "NotoSansSymbols-Regular": "symbol1",
-    "NotoSansSymbols2-Regular": "symbol2",
-}
 _FAMILIES = {"sans-serif": "Noto Sans", "serif": "Noto Sans", "monospace": "Ubuntu Mono"}
-_SUMS = "SHA256SUMS"
 
 
 def folders() -> tuple[str, ...]:
-    """Every folder that may hold fonts, those that are not there included."""
-    return (*map(str, _system_folders()), *map(str, _places()))
+    """Every folder that may hold fonts, those that are not there included; the packaged fonts' where they are used."""
+    packaged: tuple[Path, ...] = ()
+    if not system_has_fonts():
+        from . import packaged_fonts
+
+        packaged = packaged_fonts.places()
+    return (*map(str, _system_folders()), *map(str, packaged))
 
 
 def system_has_fonts() -> bool:
@@ -50,37 +38,17 @@ def system_has_fonts() -> bool:
     )
 
 
-def install() -> Path:
-    """Write the packaged fonts into the user's cache, once, or else beside the temporary files; where they are.
-
-    What is there already is compared with its checksums. The folder belongs to the user alone, and appears whole.
+def install() -> Path | None:
+    """Where the packaged fonts are, put there if need be; ``None`` where the system has fonts.
 
     Raises:
-        OSError: neither place can be written.
+        OSError: there is no place to write them to.
     """
-    preferred, other = _places()
-    try:
-        return _installed(preferred)
-    except OSError:  # no home, or one that is read-only
-        return _installed(other)
+    if system_has_fonts():
+        return None
+    from . import packaged_fonts
 
-
-def _installed(target: Path) -> Path:
-    if _is_whole(target):
-        return target
-    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix="cloister-fonts-", dir=target.parent))  # mode 0700
-    try:
-        _write(building)
-        if target.exists():
-            shutil.rmtree(target)
-        building.rename(target)
-    except OSError:
-        if not _is_whole(target):  # somebody else was as quick
-            raise
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-    return target
+    return packaged_fonts.install()
 
 
 def configuration(packaged: Path | None) -> str:
@@ -118,43 +86,7 @@ def _system_folders() -> tuple[Path, ...]:
 
 
 def _system_configuration() -> tuple[Path, ...]:
-    import plutoprint
-
     system = Path("/etc/fonts/fonts.conf")
     if system.exists():
         return (system,)
     return (Path(plutoprint.__file__).parent / "fontconfig" / "fonts.conf",)
-
-
-def _places() -> tuple[Path, Path]:
-    """Where the packaged fonts may be. Names in /tmp are safe as others cannot rename what is not theirs there."""
-    name = f"fonts-{importlib.metadata.version(_PACKAGE)}"
-    home = os.path.expanduser("~")  # noqa: PTH111
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(home, ".cache")  # noqa: PTH118
-    return Path(cache) / "cloister" / name, Path("/tmp") / f"cloister-{os.getuid()}-{name}"  # noqa: S108
-
-
-def _write(folder: Path) -> None:
-    import pymupdf_fonts
-
-    sums = []
-    for name, key in _PACKAGED.items():
-        data = pymupdf_fonts.myfont(key)
-        (folder / f"{name}.ttf").write_bytes(data)
-        sums.append(f"{hashlib.sha256(data).hexdigest()}  {name}.ttf")
-    (folder / _SUMS).write_text("\n".join(sums) + "\n")
-
-
-def _is_whole(folder: Path) -> bool:
-    """Whether it is ours alone, and holds what its checksums say."""
-    try:
-        status = folder.stat(follow_symlinks=False)
-        if status.st_uid != os.getuid() or status.st_mode & 0o077:
-            return False
-        lines = (folder / _SUMS).read_text().splitlines()
-        return len(lines) == len(_PACKAGED) and all(
-            hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
-            for digest, _, name in (line.partition("  ") for line in lines)
-        )
-    except (OSError, ValueError):
-        return False

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
+import msgspec
 import plutoprint
 
 from ..errors import RequestFailed
@@ -29,8 +29,7 @@ _MAX_PIXELS = 2**24  # interfaces.base.Pixels
 _MAX_TITLE = 2000  # characters
 
 
-@dataclasses.dataclass
-class Shown:
+class Shown(msgspec.Struct):
     """A page that was laid out. The tree is gone by then: whoever wants text has it parsed again, in a millisecond
     for each 100 KB, and until then it takes no memory. The layout may go too: it takes 20 times the memory of the
     document, and :meth:`lay_out_again` makes it in the time that the first one took."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
+
+import msgspec
 
 from . import css
 from .css import Use
@@ -15,14 +16,13 @@ Adopt = Callable[[str, Use], str | None]
 """Takes in the content of a ``data:`` URL and answers the internal URL that stands for it."""
 
 
-@dataclasses.dataclass
-class Found:
+class Found(msgspec.Struct):
     """URLs to fetch, each once, in the order they were found."""
 
-    styles: dict[str, None] = dataclasses.field(default_factory=dict)
-    images: dict[str, None] = dataclasses.field(default_factory=dict)
-    backgrounds: dict[str, None] = dataclasses.field(default_factory=dict)  # images of CSS: shown perhaps
-    fonts: dict[str, None] = dataclasses.field(default_factory=dict)
+    styles: dict[str, None] = msgspec.field(default_factory=dict)
+    images: dict[str, None] = msgspec.field(default_factory=dict)
+    backgrounds: dict[str, None] = msgspec.field(default_factory=dict)  # images of CSS: shown perhaps
+    fonts: dict[str, None] = msgspec.field(default_factory=dict)
 
 
 class References:

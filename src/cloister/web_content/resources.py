@@ -8,9 +8,9 @@ type that lies, or a stylesheet used as an image, reaches none of them.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import re
 
+import msgspec
 import plutoprint
 
 from ..errors import CloisterError, RequestFailed
@@ -49,8 +49,7 @@ _CSS_TYPES = {"text/css", "", "text/plain"}
 _CHARSET_RULE = re.compile(rb'@charset "([\x20-\x7e]{1,40})";')
 
 
-@dataclasses.dataclass
-class _Resource:
+class _Resource(msgspec.Struct):
     """What a URL turned out to be. ``content`` is what the engine gets, or an image as it came."""
 
     content: bytes
