@@ -20,10 +20,12 @@ def runner() -> Iterator[asyncio.Runner]:
         yield runner
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", autouse=True)
 def zygote(runner: asyncio.Runner) -> Iterator[Zygote]:
+    """Shared by all modules, so begun before any of them is watched for what it leaves."""
     kind = PreloadKind("web_content", "cloister.web_content.main", b"")
     zygote = runner.run(Zygote.start([kind]))
+    runner.run(zygote.ready())
     yield zygote
     runner.run(zygote.close())
 

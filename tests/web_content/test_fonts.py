@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cloister.web_content import fonts
+from cloister.web_content import fonts, packaged_fonts
 
 # A machine without fonts: the system's folders are empty, and so is what the system says of them.
 WITHOUT_FONTS = """
@@ -50,30 +50,51 @@ def test_a_machine_without_fonts_shows_text_all_the_same(cache: Path) -> None:
 
 
 def test_packaged_fonts_are_written_once_for_the_user_alone(cache: Path) -> None:
-    folder = fonts.install()
+    folder = packaged_fonts.install()
     assert folder.is_relative_to(cache)
     assert folder.stat().st_mode & 0o777 == 0o700
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert len(before) == 12
-    assert fonts.install() == folder
+    assert packaged_fonts.install() == folder
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_packaged_fonts_may_be_read_where_the_system_has_none(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fonts, "_system_folders", lambda: ())
+    folder = fonts.install()
+    assert folder is not None
+    assert folder.is_relative_to(cache)
     assert str(folder) in fonts.folders()
 
 
+def test_a_system_with_fonts_needs_none_of_the_packaged_ones(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system = tmp_path / "system"
+    system.mkdir()
+    (system / "some.ttf").touch()
+    monkeypatch.setattr(fonts, "_system_folders", lambda: (system,))
+    assert fonts.install() is None
+    assert fonts.folders() == (str(system),)
+    assert [path.name for path in cache.iterdir()] == ["system"]
+
+
 def test_a_damaged_font_is_written_anew(cache: Path) -> None:
-    damaged = fonts.install() / "NotoSans-Regular.ttf"
+    damaged = packaged_fonts.install() / "NotoSans-Regular.ttf"
     whole = damaged.read_bytes()
     damaged.write_bytes(b"not a font")
-    fonts.install()
+    packaged_fonts.install()
     assert damaged.read_bytes() == whole
 
 
 def test_a_folder_that_others_may_write_is_not_trusted(cache: Path) -> None:
-    folder = fonts.install()
+    folder = packaged_fonts.install()
     (folder / "more.ttf").write_bytes(b"x")
     folder.chmod(0o777)
-    fonts.install()
+    packaged_fonts.install()
     assert folder.stat().st_mode & 0o777 == 0o700
     assert not (folder / "more.ttf").exists()
 

@@ -20,7 +20,7 @@ MOST_SPARES = 12
 _BURST = 0.01
 """Seconds without a request after which a page has asked for what it needs, and lays itself out: then another core
 is free to fork for the next one."""
-_IDLE = 1.0
+_IDLE = 2.0
 """Seconds without a request after which one spare is enough."""
 
 

@@ -130,7 +130,8 @@ _TAGS = tuple(
 _BINARY = bytes((*range(9), 0x0B, *range(0x0E, 0x1B), *range(0x1C, 0x20)))  # "binary data byte", section 3
 _SNIFFED = 1445  # bytes: the "resource header", section 5.2
 
-_TYPES = mimetypes.MimeTypes(filenames=())  # the machine's own tables are files, and say different things
+mimetypes.knownfiles.clear()  # the machine's own tables: each says something else, and they take long to read
+_TYPES = mimetypes.MimeTypes()
 
 
 # MIME Sniffing, section 4.4. Possessive throughout, so that a hostile header takes no more than its length in time.
@@ -155,7 +156,7 @@ def charset(content_type: str) -> str | None:
     label = label.strip().strip("\"'")
     try:
         codecs.lookup(f"whatwg-{label}")
-    except LookupError:
+    except (LookupError, ValueError):  # ValueError: no name at all, as of a NUL
         return None
     return label
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 import asyncio
 import codecs
 import os
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..interfaces.base import Blob
@@ -64,9 +64,7 @@ def run() -> None:
     documents.guess_type("page.html")
     packaged = fonts.install()
     before = os.environ.get("FONTCONFIG_FILE")
-    with tempfile.TemporaryDirectory(prefix="cloister-") as folder:
-        path = Path(folder) / "fonts.conf"
-        path.write_text(fonts.configuration(packaged))
+    with _file(fonts.configuration(packaged)) as path:
         os.environ["FONTCONFIG_FILE"] = str(path)  # read once, by the first layout
         try:
             asyncio.run(_load_one_page())
@@ -74,6 +72,21 @@ def run() -> None:
             del os.environ["FONTCONFIG_FILE"]
             if before is not None:
                 os.environ["FONTCONFIG_FILE"] = before
+
+
+@contextmanager
+def _file(text: str) -> Iterator[Path]:
+    """A file of ours alone, as :mod:`tempfile` makes one: loading that takes as long as reading all the fonts'
+    configuration. Fontconfig resolves links, so a memfd will not do. Raises OSError: there is no place for it."""
+    name = f"cloister-{os.urandom(16).hex()}.conf"
+    *places, last = (os.environ.get("TMPDIR") or "/tmp", "/tmp", "/var/tmp", "/dev/shm")  # noqa: S108
+    path = Path(next((place for place in places if os.access(place, os.W_OK | os.X_OK)), last)) / name
+    path.touch(0o600, exist_ok=False)
+    try:
+        path.write_text(text)
+        yield path
+    finally:
+        path.unlink()
 
 
 async def _load_one_page() -> None:
