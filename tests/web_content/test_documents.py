@@ -8,6 +8,7 @@ import pytest
 from cloister.errors import RequestFailed
 from cloister.interfaces.base import FailureCode
 from cloister.interfaces.web_content import TextFormat
+from cloister.web_content import document as documents
 
 from .window import Window, picture
 
@@ -40,6 +41,32 @@ def test_text_is_read_by_its_mark_its_header_its_meta_or_its_looks(
     window: Window, body: bytes, content_type: str
 ) -> None:
     assert shown(window, body, content_type) == "Žluťoučký kůň"
+
+
+@pytest.mark.parametrize(
+    ("content_type", "charset"),
+    [
+        ("text/html", None),
+        ("text/html;charset=utf-8", "utf-8"),
+        ("TEXT/HTML ; CHARSET = utf-8 ; x", "utf-8"),
+        ("text/html;charset='utf-8'", "utf-8"),
+        ('text/html;charset="utf-8"junk', "utf-8"),
+        ('text/html;charset="utf-8', "utf-8"),
+        ('text/html;x="\\";charset=shift_jis";charset=utf-8', "utf-8"),
+        ("text/html;charset=utf-8;charset=shift_jis", "utf-8"),
+        ("text/html;x;charset=utf-8", "utf-8"),
+        ("text/html;mycharset=utf-8", None),
+        ("text/html;charset*=utf-8''x", None),
+        ("text/html;charset=", None),
+        ("text/html;charset=no-such-charset", None),
+        ("text/html;charset=utf-8\0", None),
+        ("text/html;charset=\ud800", None),
+    ],
+)
+def test_a_charset_is_the_first_parameter_of_that_name_and_must_exist(
+    content_type: str, charset: str | None
+) -> None:
+    assert documents.charset(content_type) == charset
 
 
 def test_a_wrong_charset_spoils_letters_and_nothing_else(window: Window) -> None:

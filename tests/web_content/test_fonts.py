@@ -49,10 +49,11 @@ def test_a_machine_without_fonts_shows_text_all_the_same(cache: Path) -> None:
     assert int(done.stdout) >= 2  # monospace is another face than sans-serif
 
 
-def test_packaged_fonts_are_written_once_for_the_user_alone(cache: Path) -> None:
+def test_packaged_fonts_are_written_once_and_by_the_user_alone(cache: Path) -> None:
     folder = packaged_fonts.install()
     assert folder.is_relative_to(cache)
-    assert folder.stat().st_mode & 0o777 == 0o700
+    assert folder.stat().st_mode & 0o777 == 0o755
+    assert {path.stat().st_mode & 0o777 for path in folder.glob("*.ttf")} == {0o644}
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert len(before) == 12
     assert packaged_fonts.install() == folder
@@ -95,7 +96,7 @@ def test_a_folder_that_others_may_write_is_not_trusted(cache: Path) -> None:
     (folder / "more.ttf").write_bytes(b"x")
     folder.chmod(0o777)
     packaged_fonts.install()
-    assert folder.stat().st_mode & 0o777 == 0o700
+    assert folder.stat().st_mode & 0o777 == 0o755
     assert not (folder / "more.ttf").exists()
 
 

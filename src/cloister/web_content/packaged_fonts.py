@@ -34,7 +34,8 @@ _SUMS = "SHA256SUMS"
 def install() -> Path:
     """Write the packaged fonts into the user's cache, once, or else beside the temporary files; where they are.
 
-    What is there already is compared with its checksums. The folder belongs to the user alone, and appears whole.
+    What is there already is compared with its checksums. Only the user may write the folder, which appears whole;
+    everybody may read it, as root's pages are opened by processes of nobody.
 
     Raises:
         OSError: neither place can be written.
@@ -49,10 +50,15 @@ def install() -> Path:
 def _installed(target: Path) -> Path:
     if _is_whole(target):
         return target
-    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    umask = os.umask(0o022)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    finally:
+        os.umask(umask)
     building = Path(tempfile.mkdtemp(prefix="cloister-fonts-", dir=target.parent))  # mode 0700
     try:
         _write(building)
+        building.chmod(0o755)
         if target.exists():
             shutil.rmtree(target)
         building.rename(target)
@@ -67,8 +73,10 @@ def _installed(target: Path) -> Path:
 def places() -> tuple[Path, Path]:
     """Where the packaged fonts may be. Names in /tmp are safe as others cannot rename what is not theirs there."""
     name = f"fonts-{importlib.metadata.version(_PACKAGE)}"
-    home = os.path.expanduser("~")  # noqa: PTH111
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(home, ".cache")  # noqa: PTH118
+    home = os.path.expanduser("~/.cache")  # noqa: PTH111
+    if os.getuid() == 0:  # whose home is for nobody to pass
+        home = "/var/cache"
+    cache = os.environ.get("XDG_CACHE_HOME") or home
     return Path(cache) / "cloister" / name, Path("/tmp") / f"cloister-{os.getuid()}-{name}"  # noqa: S108
 
 
@@ -76,16 +84,18 @@ def _write(folder: Path) -> None:
     sums = []
     for name, key in _PACKAGED.items():
         data = pymupdf_fonts.myfont(key)
-        (folder / f"{name}.ttf").write_bytes(data)
+        file = folder / f"{name}.ttf"
+        file.write_bytes(data)
+        file.chmod(0o644)
         sums.append(f"{hashlib.sha256(data).hexdigest()}  {name}.ttf")
     (folder / _SUMS).write_text("\n".join(sums) + "\n")
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether it is ours alone, and holds what its checksums say."""
+    """Whether nobody else may write it, and it holds what its checksums say."""
     try:
         status = folder.stat(follow_symlinks=False)
-        if status.st_uid != os.getuid() or status.st_mode & 0o077:
+        if status.st_uid != os.getuid() or status.st_mode & 0o022:
             return False
         lines = (folder / _SUMS).read_text().splitlines()
         return len(lines) == len(_PACKAGED) and all(

