@@ -16,53 +16,64 @@ from .decoders import DecoderPool
 
 __all__ = ["Processes"]
 
-_KINDS = ("lookup_server", "web_content", "request_server", "image_decoder")
-"""In the order in which the zygote begins with them: the one that loads longest early."""
+_KINDS = ("web_content", "request_server", "lookup_server", "image_decoder")
+"""In the order in which a page needs them."""
 
 
 class Processes:
     """Started together, closed together."""
 
-    def __init__(self, zygote: Zygote, lookup_process: ChildProcess) -> None:
+    def __init__(self, zygote: Zygote, lookup: lookup_server.Options) -> None:
         self.zygote = zygote
-        self.lookup_process = lookup_process
-        self.lookup = Connection(
-            lookup_process.channel, LOOKUP_ADMIN, "client", on_close=self._on_lookup_closed
-        )
         self.decoders = DecoderPool(zygote)
+        here, there = Channel.pair()
+        # Its channel may be used before it runs: what is sent waits there.
+        self.lookup = Connection(here, LOOKUP_ADMIN, "client", on_close=self._on_lookup_closed)
+        self._lookup_process = asyncio.ensure_future(
+            zygote.fork("lookup_server", msgspec.msgpack.encode(lookup), [there])
+        )
 
     @classmethod
     async def start(
         cls, lookup: lookup_server.Options, extra_roots: str, *, allow_degraded: bool
     ) -> Processes:
-        """Raises :class:`LaunchError`, or :class:`SandboxUnavailable` naming the layers that this kernel lacks."""
+        """Start them; return when a page can begin, while others may still load: who needs one waits for it.
+
+        Raises :class:`LaunchError`, or :class:`SandboxUnavailable` naming the layers that this kernel lacks.
+        """
         preload = {
             "request_server": msgspec.msgpack.encode(request_server.PreloadOptions(extra_roots=extra_roots))
         }
         kinds = [PreloadKind(kind, MODULES[kind], preload.get(kind, b"")) for kind in _KINDS]
         zygote = await Zygote.start(kinds, allow_degraded=allow_degraded)
         try:
-            await zygote.process.ready()
-            here, there = Channel.pair()
-            options = msgspec.msgpack.encode(lookup)
-            forked = zygote.fork("lookup_server", options, [there], keep=[here])
-            lookup_process, _ = await asyncio.gather(forked, zygote.ready())
-            return cls(zygote, lookup_process)
+            await zygote.branch_ready("web_content")
         except BaseException:
             await zygote.close()
             raise
+        return cls(zygote, lookup)
 
     def _on_lookup_closed(self, error: Exception | None) -> None:
-        if error is not None:
-            self.lookup_process.punish(error)
+        if error is not None and (process := _result(self._lookup_process)) is not None:
+            process.punish(error)
 
     def standing(self) -> list[ChildProcess]:
         """Those that belong to no page."""
-        return [self.zygote.process, *self.zygote.branches, self.lookup_process, *self.decoders.spares]
+        found = [self.zygote.process, *self.zygote.branches, *self.decoders.spares]
+        process = _result(self._lookup_process)
+        return found if process is None else [*found, process]
 
     async def close(self) -> None:
         """End the zygote first: the kernel ends all that it forked with it."""
         self.lookup.close()
         await self.zygote.close()
         await self.decoders.close()
-        await self.lookup_process.end()
+        (process,) = await asyncio.gather(self._lookup_process, return_exceptions=True)
+        if isinstance(process, ChildProcess):
+            await process.end()
+
+
+def _result(forking: asyncio.Future[ChildProcess]) -> ChildProcess | None:
+    if not forking.done() or forking.cancelled() or forking.exception() is not None:
+        return None
+    return forking.result()
