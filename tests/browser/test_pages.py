@@ -408,10 +408,10 @@ def test_png_bands_decode_to_the_pixels_that_went_in(width: int, bands: list[int
     height = sum(bands)
     bgra = random.randbytes(width * height * 4)
     writer = PngWriter(width, height)
-    start = 0
-    for rows in bands:
-        writer.add(bgra[start : start + rows * width * 4])
-        start += rows * width * 4
+    starts = [sum(bands[:index]) for index in range(len(bands))]
+    for start, rows in random.sample([*zip(starts, bands, strict=True)], len(bands)):
+        slices = (bgra[row * width * 4 : (row + 1) * width * 4] for row in range(start, start + rows))
+        writer.encode(start, slices)
     image = pixels(writer.finish())
     blue, green, red = bgra[0::4], bgra[1::4], bgra[2::4]
     assert image.size == (width, height)
@@ -422,10 +422,14 @@ def test_png_bands_decode_to_the_pixels_that_went_in(width: int, bands: list[int
 def test_a_png_with_the_wrong_number_of_pixels_is_never_made() -> None:
     writer = PngWriter(2, 2)
     with pytest.raises(ValueError, match="whole rows"):
-        writer.add(bytes(7))
-    with pytest.raises(ValueError, match="whole rows"):
-        writer.add(bytes(24))
-    with pytest.raises(ValueError, match="never added"):
+        writer.encode(0, [bytes(7)])
+    with pytest.raises(ValueError, match="0 of 2 rows"):
+        writer.finish()
+    writer.encode(1, [bytes(8)])
+    with pytest.raises(ValueError, match="before 1 were never added"):
+        writer.finish()
+    writer.encode(0, [bytes(16)])
+    with pytest.raises(ValueError, match="or twice"):
         writer.finish()
 
 

@@ -55,7 +55,8 @@ DEFAULT_TIMEOUT = 30_000.0
 """Milliseconds, as Playwright's."""
 MAX_SCREENSHOT_PIXELS = 2**28
 """268 megapixels: a page 1280 wide and 209,000 high. What a page says of its height is its own claim."""
-_BAND_PIXELS = 4 * 2**20  # 16 MiB of BGRA in each of two bitmaps
+_BAND_PIXELS = 2**20  # 4 MiB of BGRA in each bitmap
+_BANDS_AT_ONCE = 3  # one is painted while two are compressed
 _SLICE = 256 * 1024  # bytes of pixels that are encoded at once
 _MAX_TEXT = 64 * 2**20
 _MAX_LINKS = 16 * 2**20
@@ -234,22 +235,24 @@ class AsyncPage:
 
     async def _paint(self, width: int, height: int, deadline: float, timeout: float) -> bytes:
         """Band by band; while one is encoded in a thread, the page paints the next."""
-        rows = min(height, max(1, _BAND_PIXELS // width), 16_384)
+        rows = _rows_of_a_band(width, height)
         writer = PngWriter(width, height)
-        encoding: asyncio.Future[None] | None = None
+        encoding: set[asyncio.Future[None]] = set()
         try:
             for y in range(0, height, rows):
                 band = min(rows, height - y)
                 bitmap = await self._band(Paint(0, y, width, band), deadline, timeout)
-                if encoding is not None:
-                    await encoding
-                encoding = asyncio.ensure_future(asyncio.to_thread(_encode, writer, bitmap, width * 4, band))
-            if encoding is not None:
-                await encoding
+                work = asyncio.to_thread(_encode, writer, bitmap, y, width * 4, band)
+                encoding.add(asyncio.ensure_future(work))
+                if len(encoding) >= _BANDS_AT_ONCE:
+                    done, encoding = await asyncio.wait(encoding, return_when=asyncio.FIRST_COMPLETED)
+                    for each in done:
+                        each.result()
+            await asyncio.gather(*encoding)
             return writer.finish()
         finally:
-            if encoding is not None and not encoding.done():
-                await asyncio.wait({encoding})
+            if encoding:
+                await asyncio.wait(encoding)
 
     async def _band(self, paint: Paint, deadline: float, timeout: float) -> Descriptors:
         fd = memory.create_bitmap(paint.width * paint.height * 4)
@@ -394,14 +397,18 @@ class AsyncPage:
             listener(*arguments)
 
 
-def _encode(writer: PngWriter, bitmap: Descriptors, stride: int, rows: int) -> None:
+def _rows_of_a_band(width: int, height: int) -> int:
+    """A picture of one viewport is cut in four, to be painted and compressed at the same time."""
+    return min(max(1, _BAND_PIXELS // width), -(-height // 4), 16_384)
+
+
+def _encode(writer: PngWriter, bitmap: Descriptors, row: int, stride: int, rows: int) -> None:
     """In a thread: the rows of a bitmap, a few at a time, so that no copy of all of it is ever made."""
     fd = bitmap.take()
     try:
         with memory.map_bitmap(fd, stride * rows) as pixels:
             step = stride * max(1, _SLICE // stride)
-            for start in range(0, stride * rows, step):
-                writer.add(pixels[start : start + step])
+            writer.encode(row, (pixels[start : start + step] for start in range(0, stride * rows, step)))
     finally:
         os.close(fd)
 
