@@ -17,9 +17,9 @@ __all__ = ["DecoderPool"]
 
 MOST_SPARES = 12
 """Spare decoders at the most: two MiB of memory each, for a second."""
-_BURST = 0.01
-"""Seconds without a request after which a page has asked for what it needs, and lays itself out: then another core
-is free to fork for the next one."""
+_BURST = 0.1
+"""Seconds without a request after which a page has what it asked for and is laid out: then no forks take the core
+that it works on."""
 _IDLE = 2.0
 """Seconds without a request after which one spare is enough."""
 

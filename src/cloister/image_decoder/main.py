@@ -11,7 +11,7 @@ from cloister.interfaces.base import Blob, FailureCode, Message
 from cloister.interfaces.image_decoder import IMAGES, Decode, Decoded, Options
 from cloister.ipc import Descriptors, blob
 from cloister.ipc.codec import codec
-from cloister.ipc.service import Start, answer_one
+from cloister.ipc.start import Start, answer_one
 from cloister.sandbox import enter
 
 from .decode import decode

@@ -10,9 +10,9 @@ from typing import Any, Union
 import msgspec
 
 from ..errors import BadMessage
-from ..interfaces.base import MAX_PACKET, Event, Interface, Message, Reply, Request
+from ..interfaces.base import MAX_PACKET, Event, FailureCode, Interface, Message, Reply, Request
 
-__all__ = ["Codec", "Packet"]
+__all__ = ["Codec", "Packet", "codec", "failure_code"]
 
 _HEADER = struct.Struct("<BI")
 
@@ -83,3 +83,11 @@ class Codec:
 def codec(interface: Interface, side: str) -> Codec:
     """The codec of one side of an interface; building a decoder costs half a millisecond, so once."""
     return Codec(interface, side)
+
+
+def failure_code(text: str) -> FailureCode:
+    """The code that ``text`` names; INTERNAL for what none has."""
+    try:
+        return FailureCode(text)
+    except ValueError:
+        return FailureCode.INTERNAL

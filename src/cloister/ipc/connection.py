@@ -19,10 +19,10 @@ from typing import Any, Literal, TypeVar, cast
 from ..errors import BadMessage, ChannelClosed, RequestFailed, TimeoutError, printable
 from ..interfaces.base import Event, Failure, FailureCode, Interface, Message, Reply, Request, reply_type
 from .channel import Channel
-from .codec import Packet, codec
+from .codec import Packet, codec, failure_code
 from .descriptors import Descriptors
 
-__all__ = ["EVENTS_PER_SECOND", "MAX_IN_FLIGHT", "MAX_QUEUED", "Connection", "failure_code"]
+__all__ = ["EVENTS_PER_SECOND", "MAX_IN_FLIGHT", "MAX_QUEUED", "Connection"]
 
 log = logging.getLogger("cloister.ipc")
 
@@ -332,11 +332,3 @@ def _current_task(loop: asyncio.AbstractEventLoop) -> asyncio.Task[Any] | None:
         return asyncio.current_task(loop)
     except RuntimeError:
         return None
-
-
-def failure_code(text: str) -> FailureCode:
-    """The code that ``text`` names; INTERNAL for what none has."""
-    try:
-        return FailureCode(text)
-    except ValueError:
-        return FailureCode.INTERNAL

@@ -10,7 +10,7 @@ from typing import NoReturn, Protocol
 from ..errors import ChannelClosed, SandboxUnavailable
 from ..interfaces.control import CONTROL, Refused
 from ..ipc.codec import Packet, codec
-from ..ipc.service import Start
+from ..ipc.start import Start
 
 __all__ = ["leave", "run"]
 

@@ -14,7 +14,7 @@ from ..interfaces.zygote import LAUNCH, Launched
 from ..interfaces.zygote import Start as StartMessage
 from ..ipc import Channel, Descriptors, blob
 from ..ipc.codec import Packet, codec
-from ..ipc.service import Start
+from ..ipc.start import Start
 from .child import leave, run
 
 __all__ = ["greet", "serve"]

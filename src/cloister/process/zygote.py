@@ -23,14 +23,11 @@ from ..interfaces.control import CONTROL, Ping, Pong, Ready, Shutdown
 from ..interfaces.zygote import BRANCH, ZYGOTE, Branched, Exited, Fork, Forked, Options, PreloadKind
 from ..ipc import Channel, Descriptors
 from ..ipc.codec import Packet, codec
-from ..ipc.service import Start
+from ..ipc.start import Start
 from .child import leave, run
 from .kinds import HOST_NETWORK
 
 __all__ = ["main", "preload"]
-
-_LOADING_TIMEOUT = 10.0
-"""Seconds after which the next branch begins although none before it has loaded."""
 
 
 def preload(_options: bytes) -> None:
@@ -126,27 +123,14 @@ class _Zygote(_Parent):
 
     def __init__(self, control: Channel) -> None:
         super().__init__(control, ZYGOTE)
-        self._loading = select.poll()
-        self._cores = len(os.sched_getaffinity(0))
 
     def branch(self, entry: PreloadKind, channel: Channel, allow_degraded: bool) -> None:
-        """Begin with one more, once there is a core for it: those that come first are waited for first."""
-        if self._cores == 0:
-            for fd, _ in self._loading.poll(_LOADING_TIMEOUT * 1000):
-                self._loading.unregister(fd)
-                os.close(fd)
-                self._cores += 1
-        self._cores -= 1
-        loading, loaded = os.pipe()  # closed when it has loaded, or has ended
         # Its own root folder will be another than the next branch's.
         sandbox.unshare(sandbox.Layer.MOUNT_NAMESPACE)
         pid = os.fork()
         if pid == 0:
-            os.close(loading)
-            _become_branch(entry, channel, loaded, allow_degraded)
-        os.close(loaded)
+            _become_branch(entry, channel, allow_degraded)
         channel.close()
-        self._loading.register(loading, select.POLLHUP)
         self.send(Packet.EVENT, 0, Branched(entry.kind, pid), (self.adopt(pid),))
 
     def ended(self, pidfd: int) -> None:
@@ -178,9 +162,8 @@ class _Branch(_Parent):
 class _Branching:
     """A branch as a module that :func:`run` can run: it refuses, and fails, as any child does."""
 
-    def __init__(self, entry: PreloadKind, loaded: int) -> None:
+    def __init__(self, entry: PreloadKind) -> None:
         self._entry = entry
-        self._loaded = loaded
 
     def main(self, start: Start) -> None:
         if self._entry.kind not in HOST_NETWORK:
@@ -189,7 +172,6 @@ class _Branching:
         module.preload(self._entry.options)
         sandbox.prepare(module.POLICY)
         os.environ.clear()
-        os.close(self._loaded)
         gc.freeze()
         policy = sandbox.zygote_policy([module.POLICY])
         sandbox.enter_empty_root(policy.read_paths)
@@ -197,11 +179,11 @@ class _Branching:
         _Branch(start.control, module).serve(Ready(tuple(report.layers), tuple(report.missing)))
 
 
-def _become_branch(entry: PreloadKind, channel: Channel, loaded: int, allow_degraded: bool) -> NoReturn:
+def _become_branch(entry: PreloadKind, channel: Channel, allow_degraded: bool) -> NoReturn:
     environment = dict(os.environ)  # as long as files are read
-    sandbox.shed([channel.fileno(), loaded])
+    sandbox.shed([channel.fileno()])
     os.environ.update(environment)
-    leave(run(_Branching(entry, loaded), Start(channel, (), b"", allow_degraded)))
+    leave(run(_Branching(entry), Start(channel, (), b"", allow_degraded)))
 
 
 def _become_child(module: ModuleType, message: Fork, fds: list[int]) -> NoReturn:
