@@ -47,6 +47,7 @@ class Processes:
         kinds = [PreloadKind(kind, MODULES[kind], preload.get(kind, b"")) for kind in _KINDS]
         zygote = await Zygote.start(kinds, allow_degraded=allow_degraded)
         try:
+            await zygote.process.ready()  # says first what this kernel lacks
             await zygote.branch_ready("web_content")
         except BaseException:
             await zygote.close()
