@@ -393,6 +393,8 @@ def main() -> int:
         hold(*arguments.hold)
         return 0
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    # An installed package is compiled; a checkout is so after its first run, unless this is set.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     with helper("site_server.py") as line, tempfile.TemporaryDirectory() as folder:
         port, size = line.split()
         print(f"a page of {int(size) / 1000:.0f} KB with 2 style sheets and 8 images", file=sys.stderr)
