@@ -57,6 +57,7 @@ class AsyncBrowser:
         self._allow_degraded = allow_degraded
         self._processes: Processes | None = None
         self._pages: list[AsyncPage] = []
+        self._ending: set[asyncio.Task[None]] = set()
         self._closed = False
 
     async def start(self) -> Self:
@@ -121,12 +122,19 @@ class AsyncBrowser:
             return
         self._closed = True
         await asyncio.gather(*(page.close() for page in self.pages), return_exceptions=True)
+        await asyncio.gather(*self._ending, return_exceptions=True)
         if self._processes is not None:
             await self._processes.close()
 
     async def start_renderer(self, options: web_content.Options, *, will_fetch: bool) -> Renderer:
         """For a page: the processes of one navigation."""
         return await Renderer.start(self._running(), options, self._request_options, will_fetch=will_fetch)
+
+    def see_off(self, renderer: Renderer) -> None:
+        """For a page: wait for the end of processes that are killed, while it goes on."""
+        task = asyncio.create_task(renderer.close())
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
 
     def forget(self, page: AsyncPage) -> None:
         """For a page that closes."""

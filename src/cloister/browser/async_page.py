@@ -172,7 +172,7 @@ class AsyncPage:
         async with self._lock:
             self._check_open()
             self._again = lambda again: self._navigate(url, message, again, will_fetch=will_fetch)
-            await self._drop()
+            self._drop()
             self._url, self._loaded, self._failure = url, None, None
             try:
                 renderer = await self._start(deadline, timeout, will_fetch)
@@ -182,10 +182,10 @@ class AsyncPage:
             except CloisterError as error:
                 self._failure = str(error)
                 if not isinstance(error, PageCrashed):
-                    await self._drop()
+                    self._drop()
                 raise
             except BaseException:
-                await self._drop()
+                self._drop()
                 raise
             self._loaded, self._url = loaded, loaded.url
             return Response(loaded.url, loaded.status, dict(loaded.headers))
@@ -199,7 +199,7 @@ class AsyncPage:
             raise TimeoutError(f"{printable(self._url, 200)}: no process within {timeout:g} ms") from None
         self._renderer = renderer
         if self._closed:  # meanwhile
-            await self._drop()
+            self._drop()
             self._check_open()
         renderer.web_content.when_ended(lambda: self._on_ended(renderer))
         return renderer
@@ -322,12 +322,16 @@ class AsyncPage:
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────
 
     async def close(self) -> None:
-        """End the page's processes. What waits on it raises :class:`PageClosed`. Closing twice is fine."""
+        """End the page's processes. What waits on it raises :class:`PageClosed`. Closing twice is fine.
+
+        They are killed when this returns; the kernel clears their memory away meanwhile, and
+        :meth:`AsyncBrowser.close` waits for that.
+        """
         if self._closed:
             return
         self._closed = True
         self._browser.forget(self)
-        await self._drop()
+        self._drop()
 
     async def __aenter__(self) -> Self:
         return self
@@ -337,10 +341,11 @@ class AsyncPage:
     ) -> None:
         await self.close()
 
-    async def _drop(self) -> None:
+    def _drop(self) -> None:
         renderer, self._renderer = self._renderer, None
         if renderer is not None:
-            await asyncio.shield(renderer.close())
+            renderer.kill()
+            self._browser.see_off(renderer)
 
     # ── asking the page's process ────────────────────────────────────────────────────────────────────────────
 
@@ -368,7 +373,7 @@ class AsyncPage:
         except RequestFailed as error:
             raise _navigation_error(self._url, error) from None
         except TimeoutError:
-            await self._drop()
+            self._drop()
             self._loaded, self._failure = None, f"it was stopped after {timeout:g} ms"
             raise TimeoutError(
                 f"{printable(self._url, 200)}: not done within {timeout:g} ms; the page was stopped"

@@ -177,9 +177,15 @@ class Renderer:
         """Those that are there for the document, not for one of its images."""
         return [self.web_content, *([self._request_server] if self._request_server else [])]
 
-    async def close(self) -> None:
-        """End every process of this load. What a page's process still has to say is not wanted."""
+    def kill(self) -> None:
+        """Stop every process of this document now; :meth:`close` sees them gone."""
         self.page.close()
+        for child in self.processes:
+            child.kill()
+
+    async def close(self) -> None:
+        """End every process of this document. What a page's process still has to say is not wanted."""
+        self.kill()
         for task in self._watched:
             task.cancel()
         if self._next_request_server is not None:
