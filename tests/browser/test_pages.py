@@ -477,3 +477,29 @@ def test_a_page_at_rest_has_no_request_server_and_looks_the_same_when_it_is_look
         assert page.screenshot() == before
         assert len(pypdfium2.PdfDocument(page.pdf())) == 1
         assert len(site.paths()) == asked
+
+
+def test_processes_that_were_forked_ahead_serve_one_page_each_and_go_when_nobody_wants_them(
+    site: Server,
+) -> None:
+    with Browser(network=NetworkPolicy(allow_hosts=["127.0.0.1"])) as browser:
+        seen: list[int] = []
+        for _ in range(4):
+            with browser.new_page() as page:
+                page.goto(site.url("/page"))
+                seen += [process.pid for process in page.processes]
+            time.sleep(0.25)
+        assert len(set(seen)) == len(seen) == 8
+        waiting = {process.pid for process in browser.processes() if process.kind == "web_content"}
+        assert len(waiting) == 1
+        assert not waiting & set(seen)
+        with browser.new_page() as page:
+            page.goto(site.url("/page"))
+            assert waiting == {process.pid for process in page.processes if process.kind == "web_content"}
+        deadline = time.monotonic() + 20
+        at_rest = ["image_decoder", "lookup_server", *["zygote"] * 5]
+        kinds: list[str] = []
+        while kinds != at_rest and time.monotonic() < deadline:
+            time.sleep(0.05)
+            kinds = sorted(process.kind for process in browser.processes())
+        assert kinds == at_rest

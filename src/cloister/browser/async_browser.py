@@ -12,6 +12,7 @@ from ..errors import BadMessage, BrowserClosed, ChannelClosed, ImageError, Inval
 from ..interfaces import web_content
 from ..interfaces.image_decoder import IMAGES, Decode, Decoded, DecodeFile
 from ..ipc import Connection, Descriptors, blob, memory
+from .ahead import Ahead
 from .async_page import AsyncPage, child_info, open_regular
 from .network import NetworkPolicy
 from .processes import Processes
@@ -58,6 +59,8 @@ class AsyncBrowser:
         self._processes: Processes | None = None
         self._pages: list[AsyncPage] = []
         self._ending: set[asyncio.Task[None]] = set()
+        self._ahead = Ahead(lambda: self._fork_renderer(self._usual, will_fetch=True), self.see_off)
+        self._usual = web_content.Options(width=self._viewport["width"], height=self._viewport["height"])
         self._closed = False
 
     async def start(self) -> Self:
@@ -110,7 +113,8 @@ class AsyncBrowser:
 
     def processes(self) -> list[ProcessInfo]:
         """The live, locked-down processes: what each is for, and the layers that hold it."""
-        standing = [child_info(child, None) for child in self._running().standing()]
+        waiting = [*self._running().standing(), *self._ahead.processes]
+        standing = [child_info(child, None) for child in waiting]
         return [
             *(info for info in standing if info is not None),
             *(info for page in self._pages for info in page.processes),
@@ -122,13 +126,23 @@ class AsyncBrowser:
             return
         self._closed = True
         await asyncio.gather(*(page.close() for page in self.pages), return_exceptions=True)
+        await self._ahead.close()
         await asyncio.gather(*self._ending, return_exceptions=True)
         if self._processes is not None:
             await self._processes.close()
 
     async def start_renderer(self, options: web_content.Options, *, will_fetch: bool) -> Renderer:
         """For a page: the processes of one navigation."""
+        if will_fetch and options == self._usual and (ahead := self._ahead.take()) is not None:
+            return ahead
+        return await self._fork_renderer(options, will_fetch=will_fetch)
+
+    async def _fork_renderer(self, options: web_content.Options, *, will_fetch: bool) -> Renderer:
         return await Renderer.start(self._running(), options, self._request_options, will_fetch=will_fetch)
+
+    def loaded(self) -> None:
+        """For a page that was fetched and laid out: another may follow."""
+        self._ahead.loaded()
 
     def see_off(self, renderer: Renderer) -> None:
         """For a page: wait for the end of processes that are killed, while it goes on."""

@@ -188,6 +188,8 @@ class AsyncPage:
                 self._drop()
                 raise
             self._loaded, self._url = loaded, loaded.url
+            if will_fetch:
+                self._browser.loaded()
             return Response(loaded.url, loaded.status, dict(loaded.headers))
 
     async def _start(self, deadline: float, timeout: float, will_fetch: bool) -> Renderer:
