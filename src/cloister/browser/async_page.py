@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import msgspec
 
@@ -36,12 +36,11 @@ from ..interfaces.web_content import (
     Loaded,
     LoadFile,
     Paint,
-    PrintToPdf,
     SetContent,
     TextFormat,
 )
 from ..ipc import Descriptors, blob, memory
-from .paper import FORMATS, points
+from .paper import print_request
 from .png import PngWriter
 from .renderer import Renderer
 from .values import Link, Margin, ProcessInfo, Response, Viewport
@@ -280,7 +279,7 @@ class AsyncPage:
         it as you would any PDF from that site.
         """
         deadline = _deadline(timeout)
-        request = _print_request(format, landscape, width, height, margin)
+        request = print_request(format, landscape, width, height, margin)
         async with self._lock:
             self._document()
             reply, fds = await self._ask(request, deadline=deadline, timeout=timeout)
@@ -474,32 +473,6 @@ def _checked_url(url: str) -> str:
     if not url.isprintable():
         raise NavigationError(url, FailureCode.BAD_URL, "it has control characters or line breaks")
     return url
-
-
-def _print_request(
-    format: str, landscape: bool, width: float | str | None, height: float | str | None, margin: Margin | None
-) -> PrintToPdf:
-    if format.lower() not in FORMATS:
-        raise InvalidArgument(f"format: {format!r} is no paper that is known here: {', '.join(FORMATS)}")
-    paper_width, paper_height = FORMATS[format.lower()]
-    if width is not None:
-        paper_width = points(width, "width")
-    if height is not None:
-        paper_height = points(height, "height")
-    if landscape:
-        paper_width, paper_height = paper_height, paper_width
-    sides: dict[str, float | str] = {"top": "0.4in", "right": "0.4in", "bottom": "0.4in", "left": "0.4in"}
-    sides.update(cast("dict[str, float | str]", margin or {}))
-    if unknown := sides.keys() - {"top", "right", "bottom", "left"}:
-        raise InvalidArgument(f"margin has top, right, bottom and left, not {', '.join(sorted(unknown))}")
-    top, right, bottom, left = (
-        points(sides[side], f"margin {side}") for side in ("top", "right", "bottom", "left")
-    )
-    if left + right >= paper_width or top + bottom >= paper_height:
-        raise InvalidArgument("the margins leave nothing of the paper")
-    if max(paper_width, paper_height) > 20_000:
-        raise InvalidArgument("a PDF page measures 20,000 points (7 m) at the most")
-    return PrintToPdf(paper_width, paper_height, top, right, bottom, left)
 
 
 def _deadline(timeout: float) -> float:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from typing import cast
 
 from ..errors import InvalidArgument
+from ..interfaces.web_content import PrintToPdf
+from .values import Margin
 
-__all__ = ["FORMATS", "points"]
+__all__ = ["FORMATS", "points", "print_request"]
 
 _MM = 72 / 25.4
 
@@ -37,3 +40,30 @@ def points(length: float | str, name: str) -> float:
             f"{name}: {length!r} is not a length such as 96, '96px', '1in', '2.5cm' or '25mm'"
         )
     return float(match[1]) * _UNITS[match[2]]
+
+
+def print_request(
+    format: str, landscape: bool, width: float | str | None, height: float | str | None, margin: Margin | None
+) -> PrintToPdf:
+    """What to ask of a page for :meth:`AsyncPage.pdf`'s arguments. Raises :class:`InvalidArgument`."""
+    if format.lower() not in FORMATS:
+        raise InvalidArgument(f"format: {format!r} is no paper that is known here: {', '.join(FORMATS)}")
+    paper_width, paper_height = FORMATS[format.lower()]
+    if width is not None:
+        paper_width = points(width, "width")
+    if height is not None:
+        paper_height = points(height, "height")
+    if landscape:
+        paper_width, paper_height = paper_height, paper_width
+    sides: dict[str, float | str] = {"top": "0.4in", "right": "0.4in", "bottom": "0.4in", "left": "0.4in"}
+    sides.update(cast("dict[str, float | str]", margin or {}))
+    if unknown := sides.keys() - {"top", "right", "bottom", "left"}:
+        raise InvalidArgument(f"margin has top, right, bottom and left, not {', '.join(sorted(unknown))}")
+    top, right, bottom, left = (
+        points(sides[side], f"margin {side}") for side in ("top", "right", "bottom", "left")
+    )
+    if left + right >= paper_width or top + bottom >= paper_height:
+        raise InvalidArgument("the margins leave nothing of the paper")
+    if max(paper_width, paper_height) > 20_000:
+        raise InvalidArgument("a PDF page measures 20,000 points (7 m) at the most")
+    return PrintToPdf(paper_width, paper_height, top, right, bottom, left)
