@@ -5,6 +5,7 @@ Namespaces come before imports: a new user namespace needs a single thread, and 
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -29,6 +30,7 @@ def main(kind: str) -> int:
         os.fstat(channel)
     except (KeyError, ValueError, OSError):
         return _usage(f"{kind} is started by Cloister itself: {CHANNEL_VARIABLE} names no open descriptor")
+    gc.disable()  # until everything is loaded: importing leaves next to nothing to find
     environment = dict(os.environ)  # the launcher's short list; it is needed until everything is read
     sandbox.shed([channel])
     connects = kind in HOST_NETWORK or kind == "zygote"  # which moves its branches out of it, but for one

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import select
@@ -43,6 +44,7 @@ def serve(module_name: str, channel: int) -> NoReturn:
     module.preload(b"")  # preload options are for what the zygote forks
     if hasattr(module, "POLICY"):  # the zygote has none yet: it still has to preload what it forks
         os.environ.clear()
+        gc.enable()
         sandbox.enter_empty_root(module.POLICY.read_paths)
     leave(run(module, start))
 

@@ -40,8 +40,7 @@ def main(start: Start) -> None:
     zygote = _Zygote(start.control)
     codec(CONTROL, "server")  # every child needs it, and it takes half a millisecond to build
     # What is in memory now is shared by every process to come, for as long as nobody writes to it; the garbage
-    # collector would. Importing leaves it next to nothing to find.
-    gc.disable()
+    # collector would.
     gc.freeze()
     for entry, channel in zip(options.kinds, start.channels, strict=True):
         zygote.branch(entry, channel, start.allow_degraded)
