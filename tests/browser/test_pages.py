@@ -508,3 +508,39 @@ def test_processes_that_were_forked_ahead_serve_one_page_each_and_go_when_nobody
             time.sleep(0.05)
             kinds = sorted(process.kind for process in browser.processes())
         assert kinds == at_rest
+
+
+@pytest.mark.timeout(9)  # a fork alone may take 10 seconds
+def test_a_zygote_that_hangs_holds_nobody_past_the_timeout(site: Server) -> None:
+    with Browser(network=NetworkPolicy(allow_hosts=["127.0.0.1"])) as browser, browser.new_page() as page:
+        page.goto(site.url("/page"))
+        zygotes = [process.pid for process in browser.processes() if process.kind == "zygote"]
+        for pid in zygotes:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(TimeoutError, match="no process within 200 ms"):
+                page.goto(site.url("/page"), timeout=200)
+        finally:
+            for pid in zygotes:
+                os.kill(pid, signal.SIGCONT)
+        assert page.reload().ok
+
+
+def test_a_request_server_that_ended_before_it_was_asked_for_is_replaced(site: Server) -> None:
+    with Browser(network=NetworkPolicy(allow_hosts=["127.0.0.1"])) as browser, browser.new_page() as page:
+        page.goto(site.url("/page"))
+        page.goto(site.url("/page"))
+
+        async def end_the_one_ahead() -> bool:
+            renderer = browser._browser._ahead._renderer
+            if renderer is None or renderer._next_request_server is None:
+                return False
+            child = await renderer._next_request_server
+            child.kill()
+            await child.wait(5)
+            return True
+
+        deadline = time.monotonic() + 20
+        while not browser._thread.run(end_the_one_ahead()) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert page.goto(site.url("/page")).ok

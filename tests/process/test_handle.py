@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.conftest import children
+from tests.conftest import children, descriptors
 
 from cloister.errors import BrowserClosed, ChannelClosed, LaunchError, RequestFailed
 from cloister.interfaces import image_decoder, lookup_server, request_server, web_content
@@ -360,6 +360,19 @@ def test_a_launch_that_is_cancelled_leaves_no_process(wait: float) -> None:
         if isinstance(result, ChildProcess):
             await result.end()
         assert children() == before
+
+    run(go())
+
+
+def test_a_launch_whose_hand_over_fails_leaves_no_process_and_no_descriptor() -> None:
+    async def go() -> None:
+        before = children(), len(descriptors())
+        with pytest.raises(ValueError, match="too large to send"):
+            ends = [Channel.pair() for _ in range(9)]
+            await launch("lookup_server", b"", [there for _, there in ends], keep=[here for here, _ in ends])
+        del ends
+        gc.collect()
+        assert (children(), len(descriptors())) == before
 
     run(go())
 

@@ -109,6 +109,9 @@ class Renderer:
         self._next_request_server = None
         try:
             child = await forking
+            if not child.is_alive:  # it was forked ahead, and something ended it
+                await child.end()
+                child = await _fork_request_server(self._processes, self._network)
         except ProcessError as error:
             raise RequestFailed(FailureCode.NO_PROCESS, str(error)) from None
         if self._request_server is not None:
@@ -202,7 +205,9 @@ async def _fork_request_server(processes: Processes, network: request_server.Opt
 
 
 async def _end_forked(forking: asyncio.Task[ChildProcess]) -> None:
-    """End a process that nobody has asked for yet, and may still be on its way."""
+    """End a process that nobody has asked for yet. One that is still on its way is not waited for: the zygote may
+    be what hangs."""
+    forking.cancel()
     (child,) = await asyncio.gather(forking, return_exceptions=True)
     if isinstance(child, ChildProcess):
         await child.end()

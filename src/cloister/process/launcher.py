@@ -76,8 +76,8 @@ async def launch(
     greeting = asyncio.ensure_future(_greeted(kind, control, errors))
     try:
         pid = await asyncio.shield(greeting)
-        pidfd = os.pidfd_open(pid)
         _hand_over(control, options, channels, allow_degraded)
+        pidfd = os.pidfd_open(pid)
     except BaseException:
         await _undo(spawned.pid, greeting)
         _close(control, *keep)
