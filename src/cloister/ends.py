@@ -53,17 +53,18 @@ class Crashed(End):
 
 @dataclasses.dataclass(frozen=True)
 class Killed(End):
-    """Cloister ended it, and says for which ``reason``. ``wanted``: as part of its ordinary life."""
+    """Cloister ended it, and says for which ``reason``. ``quiet``: there is nothing to report, as that was part of
+    its ordinary life, or the consequence of an end that is reported."""
 
     reason: str
-    wanted: bool = False
+    quiet: bool = False
 
     def __str__(self) -> str:
         return f"was stopped: {self.reason}"
 
     @property
     def is_abnormal(self) -> bool:
-        return not self.wanted
+        return not self.quiet
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,10 @@ is foreign: :func:`printable` takes the terminal's control characters out of it 
 from __future__ import annotations
 
 import builtins
-import signal as signals
+import signal
+from typing import ClassVar
+
+from . import ends
 
 __all__ = [
     "AddressRefused",
@@ -40,6 +43,9 @@ def printable(text: str, limit: int = 500) -> str:
 
 class CloisterError(Exception):
     """The root: ``except CloisterError`` catches whatever Cloister raises on purpose."""
+
+    retriable: ClassVar[bool] = False
+    """Whether the same again may well succeed: what failed was a process, which is replaced."""
 
 
 class InvalidArgument(CloisterError, ValueError):
@@ -118,27 +124,15 @@ class ImageError(CloisterError):
 
 
 class PageCrashed(CloisterError):
-    """The page's process ended by itself. ``signal`` or ``exit_code`` says how; ``page.reload()`` starts anew."""
+    """The page's process ended. ``end`` says how (:mod:`cloister.ends`), ``signal`` and ``exit_code`` are what the
+    kernel said; ``page.reload()`` starts anew."""
 
-    def __init__(self, url: str, *, signal: int | None = None, exit_code: int | None = None) -> None:
+    retriable = True
+
+    def __init__(self, url: str, end: ends.End | None = None) -> None:
         self.url = url
-        self.signal = signal
-        self.exit_code = exit_code
-        if signal == signals.SIGSYS:
-            how = "the sandbox stopped it at a forbidden system call (SIGSYS)"
-        elif signal is not None:
-            how = f"it was ended by {_signal_name(signal)}"
-        elif exit_code is not None:
-            how = f"it exited with code {exit_code}"
-        else:
-            how = "it is gone"
-        super().__init__(
-            f"{printable(url, 200)}: the page's process crashed: {how}. page.reload() starts anew"
-        )
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signals.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
+        self.end = end or ends.Exited(None)
+        stopped = signal.SIGSYS if isinstance(self.end, ends.SandboxViolation) else None
+        self.signal = self.end.signal if isinstance(self.end, ends.Crashed) else stopped
+        self.exit_code = self.end.code if isinstance(self.end, ends.Exited) else None
+        super().__init__(f"{printable(url, 200)}: the page's process {self.end}. page.reload() starts anew")

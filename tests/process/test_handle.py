@@ -20,6 +20,7 @@ import msgspec
 import pytest
 from tests.conftest import children, descriptors
 
+from cloister import ends
 from cloister.errors import BrowserClosed, ChannelClosed, LaunchError, RequestFailed
 from cloister.interfaces import image_decoder, lookup_server, request_server, web_content
 from cloister.interfaces.base import FailureCode
@@ -101,7 +102,7 @@ def test_a_child_that_hangs_is_killed_and_the_log_says_so(caplog: pytest.LogCapt
             with caplog.at_level(logging.DEBUG, "cloister.process"):
                 status = await child.shutdown(timeout=0.05)
             assert status.signal == signal.SIGKILL
-            assert "did not shut down within 0.05 s and was killed" in caplog.text
+            assert "was stopped: it did not shut down within 0.05 s" in caplog.text
             assert is_gone(child.pid)
 
     run(go())
@@ -113,8 +114,8 @@ def test_a_graceful_end_is_logged_as_one(caplog: pytest.LogCaptureFixture) -> No
             child = await fork(zygote, "image_decoder")
             with caplog.at_level(logging.DEBUG, "cloister.process"):
                 await child.shutdown()
-            assert f"image_decoder {child.pid} shut down" in caplog.text
-            assert "killed" not in caplog.text
+            assert f"image_decoder {child.pid} exited with code 0" in caplog.text
+            assert "stopped" not in caplog.text
 
     run(go())
 
@@ -183,7 +184,7 @@ def test_a_child_that_breaks_the_protocol_is_ended_with_the_reason() -> None:
                 handler.clear()  # then Ready, and any other event, is not expected
             child.punish(LaunchError("a test"))
             assert (await child.wait(5)).signal == signal.SIGKILL
-            assert str(child.fault) == "a test"
+            assert child.ending == ends.BadMessage("a test")
             await child.end()
 
     run(go())

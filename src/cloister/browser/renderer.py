@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from .. import ends
 from ..errors import BadMessage, PageCrashed, ProcessError, RequestFailed
 from ..interfaces import request_server, web_content
 from ..interfaces.base import FailureCode, Message
@@ -25,7 +26,7 @@ from ..interfaces.web_content import (
 )
 from ..ipc import Channel, Connection, Descriptors
 from ..ipc.connection import Handler
-from ..process import ChildProcess, ExitStatus
+from ..process import ChildProcess
 
 if TYPE_CHECKING:
     from .processes import Processes
@@ -159,21 +160,18 @@ class Renderer:
             await asyncio.shield(child.end())
 
     def _on_page_closed(self, error: Exception | None) -> None:
-        if error is not None:
-            self.web_content.punish(error)
-        else:
-            self.web_content.kill()  # without its channel it can answer nothing any more
+        self.web_content.lost_channel(error)
 
     async def explain(self, url: str) -> Exception:
         """Why the page's channel closed: what to raise to whoever waits on it."""
         try:
-            status = await self.web_content.wait(_EXIT_TIMEOUT)
+            await self.web_content.wait(_EXIT_TIMEOUT)
         except TimeoutError:
-            status = ExitStatus()
-        fault = self.web_content.fault
-        if isinstance(fault, BadMessage):
-            return BadMessage(f"{url}: the page's process broke the protocol and was ended: {fault}")
-        return PageCrashed(url, signal=status.signal, exit_code=status.code)
+            pass
+        ending = self.web_content.ending
+        if isinstance(ending, ends.BadMessage):
+            return BadMessage(f"{url}: the page's process {ending}")
+        return PageCrashed(url, ending)
 
     @property
     def processes(self) -> list[ChildProcess]:

@@ -56,6 +56,7 @@ class Descriptor(enum.Enum):
     SOCKET = "a connected socket"
     PIDFD = "a pidfd"
     FILE = "a regular file opened for reading"
+    PIPE = "the writing end of a pipe"
 
 
 class Message(msgspec.Struct, frozen=True, tag=True, array_like=True, forbid_unknown_fields=True):
@@ -125,6 +126,7 @@ class FailureCode(enum.StrEnum):
     # processes
     NO_PROCESS = "no_process"
     SANDBOX = "sandbox"
+    OUT_OF_MEMORY = "out_of_memory"
     CANCELLED = "cancelled"
     INTERNAL = "internal"
 

@@ -14,7 +14,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from .base import Blob, Descriptor, Event, Interface, ProcessId, Reply, Request
+from .base import Blob, ByteCount, Descriptor, Event, Interface, Milliseconds, ProcessId, Reply, Request
 from .control import CONTROL
 
 __all__ = [
@@ -33,7 +33,7 @@ __all__ = [
 Kind = Annotated[str, Meta(pattern=r"^[a-z][a-z_]{0,31}$")]
 ModuleName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_.]{0,127}$")]
 StartOptions = Annotated[bytes, Meta(max_length=32 * 1024)]
-ChannelCount = Annotated[int, Meta(ge=0, le=7)]
+ChannelCount = Annotated[int, Meta(ge=0, le=6)]
 
 
 class PreloadKind(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -77,14 +77,14 @@ class Forked(Reply, frozen=True):
 
 
 class Fork(Request[Forked], frozen=True):
-    """Fork a child. Its control channel comes with this, then ``channels`` more sockets."""
+    """Fork a child. Its control channel comes with this, then ``channels`` more sockets, then its standard error."""
 
     options: StartOptions
     channels: ChannelCount
     allow_degraded: bool = False
 
     def expected_descriptors(self) -> tuple[Descriptor, ...]:
-        return (Descriptor.SOCKET,) * (1 + self.channels)
+        return (Descriptor.SOCKET,) * (1 + self.channels) + (Descriptor.PIPE,)
 
 
 class Exited(Event, frozen=True):
@@ -92,6 +92,8 @@ class Exited(Event, frozen=True):
 
     pid: ProcessId
     status: Annotated[int, Meta(ge=-64, le=255)]
+    max_rss: ByteCount = 0  # the most that was resident, shared pages counted in full (getrusage(2))
+    cpu_time: Milliseconds = 0
 
 
 class Branched(Event, frozen=True):

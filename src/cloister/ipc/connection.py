@@ -99,6 +99,12 @@ class Connection:
         finally:
             self._abandon(request_id)
 
+    def ask(self, message: Request[R]) -> asyncio.Future[Any]:
+        """Ask, and wait for nothing: the caller minds what it does not get. The future ends as :meth:`request` does,
+        and with the connection at the latest. Raises :class:`ChannelClosed`."""
+        _, future = self._begin(message, ())
+        return future
+
     def request_blocking(
         self, message: Request[R], fds: Sequence[int] = (), *, timeout: float
     ) -> tuple[R, Descriptors]:
@@ -276,6 +282,8 @@ class Connection:
             self._working.pop(request_id, None)
             self._end(error)
             return
+        except MemoryError:
+            reply = Failure(FailureCode.OUT_OF_MEMORY, f"no memory for {type(message).__name__}")
         except ChannelClosed as error:
             reply = Failure(FailureCode.INTERNAL, printable(str(error), 400))
         except Exception as error:

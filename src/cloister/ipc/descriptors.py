@@ -96,10 +96,16 @@ def _is_readable_file(fd: int) -> bool:
     return mode == os.O_RDONLY and stat.S_ISREG(os.fstat(fd).st_mode)
 
 
+def _is_pipe(fd: int) -> bool:
+    mode = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE
+    return mode == os.O_WRONLY and stat.S_ISFIFO(os.fstat(fd).st_mode)
+
+
 _CHECKS = {
     Descriptor.SEALED_MEMFD: lambda fd: _is_memfd(fd, SEALED),
     Descriptor.BITMAP: lambda fd: _is_memfd(fd, BITMAP_SEALS),
     Descriptor.SOCKET: _is_socket,
     Descriptor.PIDFD: _is_pidfd,
     Descriptor.FILE: _is_readable_file,
+    Descriptor.PIPE: _is_pipe,
 }

@@ -1,7 +1,8 @@
-"""What runs around a child's ``main``: its exit code, and the word it leaves when it cannot lock itself down."""
+"""What runs around a child's ``main``: its exit code, and the words it leaves when it cannot go on."""
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import sys
 import traceback
@@ -12,10 +13,17 @@ from ..interfaces.control import CONTROL, Refused
 from ..ipc.codec import Packet, codec
 from ..ipc.start import Start
 
-__all__ = ["leave", "run"]
+__all__ = ["EXIT_NO_MEMORY", "leave", "run", "tell_of_crashes"]
 
 EXIT_SOFTWARE = 70  # sysexits(3): a bug in the child
+EXIT_NO_MEMORY = 71  # sysexits(3), EX_OSERR: what the system should have given was not there
 EXIT_REFUSED = 3
+
+
+def tell_of_crashes() -> None:
+    """From now on, in this process and in what it forks, a signal that ends it first writes Python's stack to
+    standard error. Before lock-down: it sets up a stack of its own."""
+    faulthandler.enable(file=2, all_threads=False)
 
 
 def leave(code: int) -> NoReturn:
@@ -41,6 +49,9 @@ def run(module: Runnable, start: Start) -> int:
         except (ChannelClosed, BlockingIOError):
             print(error, file=sys.stderr)
         return EXIT_REFUSED
+    except MemoryError:
+        traceback.print_exc()
+        return EXIT_NO_MEMORY
     except BaseException:
         traceback.print_exc()
         return EXIT_SOFTWARE

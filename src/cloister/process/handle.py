@@ -10,15 +10,21 @@ import logging
 import os
 import select
 import signal
+import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Literal, Self
 
-from ..errors import BadMessage, ChannelClosed, LaunchError, SandboxUnavailable
+from .. import ends
+from ..ends import End
+from ..errors import BadMessage, ChannelClosed, LaunchError, SandboxUnavailable, printable
 from ..interfaces.base import Interface, Message
 from ..interfaces.control import CONTROL, Ping, Ready, Refused, Shutdown
+from ..interfaces.zygote import Exited
 from ..ipc import Channel, Connection
+from .child import EXIT_NO_MEMORY
+from .last_words import LastWords
 
 __all__ = ["ChildProcess", "ExitStatus"]
 
@@ -32,13 +38,18 @@ _KILL_TIMEOUT = 5.0
 """Seconds in which the kernel has a killed process gone. SIGKILL cannot be refused, but a process inside the
 kernel (a slow disk, a core dump of another) is not gone at once."""
 
+UNWANTED: Final = ends.Killed("nobody needed it any more", quiet=True)
+
 
 @dataclasses.dataclass(frozen=True)
 class ExitStatus:
-    """How a process ended: an exit ``code``, or a ``signal``, or neither when nobody could tell."""
+    """How the kernel says a process ended: an exit ``code``, or a ``signal``, or neither when nobody could tell.
+    ``max_rss`` (bytes, shared pages counted in full) and ``cpu_seconds`` are what it had used, where known."""
 
     code: int | None = None
     signal: int | None = None
+    max_rss: int | None = dataclasses.field(default=None, compare=False)
+    cpu_seconds: float | None = dataclasses.field(default=None, compare=False)
 
     def __str__(self) -> str:
         if self.signal is not None:
@@ -46,9 +57,10 @@ class ExitStatus:
         return "gone" if self.code is None else f"exit code {self.code}"
 
     @classmethod
-    def from_wait(cls, status: int) -> ExitStatus:
-        """From :func:`os.waitstatus_to_exitcode`'s result: negative for a signal."""
-        return cls(signal=-status) if status < 0 else cls(code=status)
+    def from_wait(cls, exited: Exited) -> ExitStatus:
+        """From what the zygote says of a child that it reaped."""
+        used = (exited.max_rss, exited.cpu_time / 1000)
+        return cls(None, -exited.status, *used) if exited.status < 0 else cls(exited.status, None, *used)
 
 
 class ChildProcess:
@@ -69,15 +81,19 @@ class ChildProcess:
         handlers: Mapping[type[Message], Any] | None = None,
         ours: bool,
         on_release: Callable[[], None] | None = None,
-        last_words: Callable[[], str] = str,
+        last_words: LastWords | None = None,
     ) -> None:
         """``ours``: whether this process is its parent, and so reaps it; the zygote reaps what it forked.
-        ``on_release`` is called when everything else of the handle has been let go; ``last_words`` gives what
-        the process wrote last on stderr, to explain a failed start."""
+        ``on_release`` is called when everything else of the handle has been let go; ``last_words`` is what the
+        process writes on its standard error."""
         self.kind = kind
         self.pid = pid
         self.channels = tuple(channels)
-        self.fault: Exception | None = None
+        self.site: str | None = None
+        """What it works for: scheme, host and port, or None."""
+        self.started = time.monotonic()
+        self.is_unresponsive = False
+        self._fate: End | None = None
         self._pidfd = pidfd
         self._ours = ours
         self._on_release = on_release
@@ -102,7 +118,7 @@ class ChildProcess:
         self._loop.add_reader(pidfd, _call, me, "_on_pidfd")
 
     def __repr__(self) -> str:
-        return f"<ChildProcess {self.kind} {self.pid}{'' if self.is_alive else ' ended'}>"
+        return f"<ChildProcess {self.kind} {self.pid} {self.state}>"
 
     @property
     def channel(self) -> Channel:
@@ -122,6 +138,20 @@ class ChildProcess:
     def has_ended(self) -> bool:
         """Whether its end was reported; the kernel may know of it a moment before."""
         return self._exit.done()
+
+    @property
+    def state(self) -> Literal["starting", "running", "unresponsive", "ended"]:
+        """``unresponsive`` while it owes an answer to a ping for longer than the supervisor waits."""
+        if self.has_ended:
+            return "ended"
+        if self.report is None:
+            return "starting"
+        return "unresponsive" if self.is_unresponsive else "running"
+
+    @property
+    def ending(self) -> End | None:
+        """How it ended, and why; None while it lives."""
+        return _ending(self._exit.result(), self._fate, self.last_words) if self._exit.done() else None
 
     @property
     def report(self) -> Ready | None:
@@ -153,6 +183,10 @@ class ChildProcess:
         async with asyncio.timeout(timeout):  # wait_for() may swallow a cancellation before Python 3.12
             return await asyncio.shield(self._exit)
 
+    def probe(self) -> asyncio.Future[object]:
+        """Send a ping, and do not wait: done when the child has answered, or when it has gone."""
+        return self.control.ask(Ping(next(_nonces)))
+
     def when_ended(self, callback: Callable[[], None]) -> None:
         """Have ``callback()`` called from the event loop once the process has ended."""
         self._exit.add_done_callback(lambda _exit: callback())
@@ -164,38 +198,41 @@ class ChildProcess:
                 self.control.send(Shutdown())
             try:
                 status = await self.wait(timeout)
-                log.debug("%s %d shut down", self.kind, self.pid)
             except TimeoutError:
-                log.warning(
-                    "%s %d did not shut down within %g s and was killed", self.kind, self.pid, timeout
-                )
-                self.kill()
+                self.kill(ends.Killed(f"it did not shut down within {timeout:g} s"))
                 status = await self.wait(_KILL_TIMEOUT)
         else:
             status = self._exit.result()
         self._close()
         return status
 
-    async def end(self) -> None:
-        """Kill, wait, release: for a process whose last words nobody wants."""
-        self.kill()
+    async def end(self, why: End = UNWANTED) -> None:
+        """Kill, wait, release."""
+        self.kill(why)
         try:
             await self.wait(_KILL_TIMEOUT)
         finally:
             self._close()
 
-    def kill(self) -> None:
-        """End the process now. Killing an ended one is fine."""
+    def kill(self, why: End = UNWANTED) -> None:
+        """End the process now; ``why`` is how it will have ended. Killing an ended one is fine."""
         if self._finalizer.alive:
+            self._fate = self._fate or why
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     def punish(self, error: Exception) -> None:
-        """End a child that broke the protocol; ``fault`` keeps why."""
-        if self.fault is None:
-            self.fault = error
-            log.error("%s %d was ended: %s", self.kind, self.pid, error)
-        self.kill()
+        """End a child that broke the protocol."""
+        self.kill(ends.BadMessage(printable(str(error), 400)))
+
+    def lost_channel(self, error: Exception | None) -> None:
+        """A channel of the child is closed: by what it sent (``error``), or it is ending, and a process that ends
+        closes its channels first; if it is not, it cannot be asked any more."""
+        if error is not None:
+            self.punish(error)
+        else:
+            late = ends.Killed("it closed a channel that it needs")
+            self._loop.call_later(_CLOSING_TIMEOUT, _call, weakref.ref(self), "kill", late)
 
     async def __aenter__(self) -> Self:
         return self
@@ -218,11 +255,7 @@ class ChildProcess:
         self._fail_ready(SandboxUnavailable(self.kind, dict(message.missing)))
 
     def _on_control_closed(self, error: Exception | None) -> None:
-        if error is not None:
-            self.punish(error)
-        else:
-            # It is ending, or it cannot be asked to any more; a process that ends closes its channel first.
-            self._loop.call_later(_CLOSING_TIMEOUT, _call, weakref.ref(self), "kill")
+        self.lost_channel(error)
 
     def _on_pidfd(self) -> None:
         self._loop.remove_reader(self._pidfd)
@@ -231,10 +264,15 @@ class ChildProcess:
 
     def set_ended(self, status: ExitStatus) -> None:
         """The end, as the kernel told it of our own child, or the zygote of one that it forked."""
-        if not self._exit.done():
-            self._exit.set_result(status)
-        self._fail_ready(LaunchError(f"{self.kind} ended before it was ready: {status}{self.last_words()}"))
+        if self._exit.done():
+            return
+        self._exit.set_result(status)
+        said = self.last_words.tail() if self.last_words else ""
+        self._fail_ready(LaunchError(f"{self.kind} ended before it was ready: {status}{said}"))
         self.control.close()
+        ending = self.ending
+        level = logging.WARNING if ending is not None and ending.is_abnormal else logging.DEBUG
+        log.log(level, "%s %d %s", self.kind, self.pid, ending)
 
     def _fail_ready(self, error: Exception) -> None:
         if not self._ready.done():
@@ -252,6 +290,20 @@ class ChildProcess:
         os.close(self._pidfd)
         if self._on_release is not None:
             self._on_release()
+
+
+def _ending(status: ExitStatus, fate: End | None, said: LastWords | None) -> End:
+    """What the kernel says goes before what was meant to be done to the process, and both before its own words."""
+    if isinstance(fate, ends.BadMessage):
+        return fate
+    if status.signal == signal.SIGSYS:
+        return ends.SandboxViolation(said.violation if said else None)
+    if status.signal == signal.SIGKILL and fate is not None:
+        return fate
+    no_memory = said is not None and said.no_memory
+    if status.code == EXIT_NO_MEMORY or (status.signal == signal.SIGABRT and no_memory):
+        return ends.OutOfMemory("it reached the limit of its kind of process")
+    return ends.Exited(status.code) if status.signal is None else ends.Crashed(status.signal)
 
 
 def _call(me: weakref.ref[ChildProcess], method: str, *arguments: object) -> None:

@@ -9,12 +9,12 @@ import logging
 import os
 import signal
 import weakref
-from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from .. import ends
 from ..errors import (
     BadMessage,
     BrowserClosed,
@@ -22,7 +22,6 @@ from ..errors import (
     LaunchError,
     ProcessError,
     RequestFailed,
-    printable,
 )
 from ..interfaces.base import Interface, Message
 from ..interfaces.control import CONTROL
@@ -41,12 +40,12 @@ from ..interfaces.zygote import (
 from ..ipc import Channel, Descriptors, blob
 from ..ipc.codec import Packet, codec
 from .handle import ChildProcess, ExitStatus
+from .last_words import LastWords
 from .spawn import take
 
 __all__ = ["Zygote", "launch"]
 
 log = logging.getLogger("cloister.process")
-child_log = logging.getLogger("cloister.child")
 
 _LAUNCH_TIMEOUT = 20.0
 _FORK_TIMEOUT = 10.0
@@ -72,7 +71,7 @@ async def launch(
     except BaseException:
         _close(*channels, *keep)
         raise
-    control, errors = Channel(spawned.control), _ErrorLog(kind, spawned.errors)
+    control, errors = Channel(spawned.control), LastWords(kind, spawned.errors)
     greeting = asyncio.ensure_future(_greeted(kind, control, errors))
     try:
         pid = await asyncio.shield(greeting)
@@ -97,7 +96,7 @@ async def launch(
         handlers=handlers,
         ours=True,
         on_release=errors.close,
-        last_words=errors.tail,
+        last_words=errors,
     )
     log.debug("%s %d started", kind, pid)
     return child
@@ -134,7 +133,7 @@ def _close(*channels: Channel) -> None:
         channel.close()
 
 
-async def _greeted(kind: str, control: Channel, errors: _ErrorLog) -> int:
+async def _greeted(kind: str, control: Channel, errors: LastWords) -> int:
     """The new process's own pid, which is not the spawned one's when that made a pid namespace."""
     loop = asyncio.get_running_loop()
     readable: asyncio.Future[None] = loop.create_future()
@@ -160,46 +159,6 @@ def _wake(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-class _ErrorLog:
-    """What a child and its forks write on stderr: foreign text, so made printable, bounded, and never on the
-    user's terminal unless the ``cloister.child`` logger is turned on."""
-
-    def __init__(self, kind: str, reader: int) -> None:
-        self._kind = kind
-        self._last: deque[str] = deque(maxlen=8)
-        self._reader = reader
-        self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._reader, self._read)
-
-    def _read(self) -> bool:
-        """Take in what there is; whether there may be more."""
-        if self._reader < 0:
-            return False
-        try:
-            data = os.read(self._reader, 4096)
-        except BlockingIOError:
-            return False
-        for line in data.decode(errors="replace").splitlines():
-            self._last.append(printable(line, 300))
-            child_log.debug("%s: %s", self._kind, self._last[-1])
-        if not data:
-            self.close()
-        return bool(data)
-
-    def tail(self) -> str:
-        """The last line, to explain a failed start."""
-        while self._read():
-            pass
-        return f": {self._last[-1]}" if self._last else ""
-
-    def close(self) -> None:
-        if self._reader >= 0:
-            if not self._loop.is_closed():
-                self._loop.remove_reader(self._reader)
-            os.close(self._reader)
-            self._reader = -1
-
-
 class Zygote:
     """The browser's side of the zygote and its branches, which fork children that have their libraries in memory."""
 
@@ -207,7 +166,7 @@ class Zygote:
         self._allow_degraded = allow_degraded
         self._children: weakref.WeakValueDictionary[int, ChildProcess] = weakref.WeakValueDictionary()
         self._forking = 0
-        self._ended_early: dict[int, int] = {}
+        self._ended_early: dict[int, Exited] = {}
         self._channels: dict[str, Channel] = {}
         self._branches: dict[str, asyncio.Future[ChildProcess]] = {}
         self.process: ChildProcess
@@ -273,15 +232,26 @@ class Zygote:
         Raises :class:`LaunchError`, or :class:`BrowserClosed` when the zygote has ended.
         """
         control, theirs = Channel.pair()
-        given = Descriptors([theirs.detach(), *(channel.detach() for channel in channels)])
+        errors, its_errors = LastWords.pipe(kind)
+        given = Descriptors([theirs.detach(), *(channel.detach() for channel in channels), its_errors])
         fork = Fork(options, len(channels), self._allow_degraded)
         self._forking += 1
         try:
             branch = await self._branch(kind, _LAUNCH_TIMEOUT)
             forked, fds = await branch.control.request(fork, given.release(), timeout=timeout)
-            child = ChildProcess(kind, _host_pid(fds, forked.pid), fds.take(), control, keep, ours=False)
+            child = ChildProcess(
+                kind,
+                _host_pid(fds, forked.pid),
+                fds.take(),
+                control,
+                keep,
+                ours=False,
+                on_release=errors.close,
+                last_words=errors,
+            )
         except BaseException as error:
             _close(control, *keep)
+            errors.close()
             if isinstance(error, RequestFailed):
                 raise LaunchError(f"{kind} could not be forked: {error.detail}") from None
             if isinstance(error, ChannelClosed):
@@ -331,14 +301,14 @@ class Zygote:
     def _on_exited(self, message: Exited) -> None:
         child = self._children.pop(message.pid, None)
         if child is not None:
-            child.set_ended(ExitStatus.from_wait(message.status))
+            child.set_ended(ExitStatus.from_wait(message))
         elif self._forking:  # its Forked came in the same batch, and nobody has seen that yet
-            self._ended_early[message.pid] = message.status
+            self._ended_early[message.pid] = message
 
     def _on_own_end(self) -> None:
         """The kernel ends a pid namespace with its first process; without one, each child with its parent."""
         for child in list(self._children.values()):
-            child.kill()
+            child.kill(ends.Killed("the zygote ended", quiet=True))
             child.set_ended(ExitStatus(signal=signal.SIGKILL))
         for kind, branch in self._branches.items():
             if not branch.done():

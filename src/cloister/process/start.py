@@ -16,7 +16,7 @@ from ..interfaces.zygote import Start as StartMessage
 from ..ipc import Channel, Descriptors, blob
 from ..ipc.codec import Packet, codec
 from ..ipc.start import Start
-from .child import leave, run
+from .child import leave, run, tell_of_crashes
 
 __all__ = ["greet", "serve"]
 
@@ -46,6 +46,7 @@ def serve(module_name: str, channel: int) -> NoReturn:
         os.environ.clear()
         gc.enable()
         sandbox.enter_empty_root(module.POLICY.read_paths)
+        tell_of_crashes()
     leave(run(module, start))
 
 

@@ -24,7 +24,7 @@ from ..interfaces.zygote import BRANCH, ZYGOTE, Branched, Exited, Fork, Forked, 
 from ..ipc import Channel, Descriptors
 from ..ipc.codec import Packet, codec
 from ..ipc.start import Start
-from .child import leave, run
+from .child import leave, run, tell_of_crashes
 from .kinds import HOST_NETWORK
 
 __all__ = ["main", "preload"]
@@ -39,6 +39,7 @@ def main(start: Start) -> None:
     options = msgspec.msgpack.decode(start.options, type=Options)
     zygote = _Zygote(start.control)
     codec(CONTROL, "server")  # every child needs it, and it takes half a millisecond to build
+    tell_of_crashes()
     # What is in memory now is shared by every process to come, for as long as nobody writes to it; the garbage
     # collector would.
     gc.freeze()
@@ -113,8 +114,10 @@ class _Parent:
         pid = self._children.pop(pidfd)
         self._poll.unregister(pidfd)
         os.close(pidfd)
-        _, status = os.waitpid(pid, 0)
-        self.send(Packet.EVENT, 0, Exited(pid, os.waitstatus_to_exitcode(status)))
+        _, status, used = os.wait4(pid, 0)
+        cpu_time = min(round((used.ru_utime + used.ru_stime) * 1000), 24 * 3600 * 1000)
+        code = os.waitstatus_to_exitcode(status)
+        self.send(Packet.EVENT, 0, Exited(pid, code, used.ru_maxrss * 1024, cpu_time))
 
 
 class _Zygote(_Parent):
@@ -186,6 +189,9 @@ def _become_branch(entry: PreloadKind, channel: Channel, allow_degraded: bool) -
 
 
 def _become_child(module: ModuleType, message: Fork, fds: list[int]) -> NoReturn:
+    errors = fds.pop()
+    os.dup2(errors, 2)
+    os.close(errors)
     sandbox.shed(fds)
     control, *channels = (Channel(fd) for fd in fds)
     gc.enable()
