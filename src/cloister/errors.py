@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import builtins
 import signal
-from typing import ClassVar
 
 from . import ends
 
@@ -17,6 +16,7 @@ __all__ = [
     "BadMessage",
     "BrowserClosed",
     "ChannelClosed",
+    "CircuitOpen",
     "CloisterError",
     "ImageError",
     "InvalidArgument",
@@ -25,6 +25,7 @@ __all__ = [
     "PageClosed",
     "PageCrashed",
     "ProcessError",
+    "ProcessLost",
     "RequestFailed",
     "SandboxUnavailable",
     "TimeoutError",
@@ -44,7 +45,7 @@ def printable(text: str, limit: int = 500) -> str:
 class CloisterError(Exception):
     """The root: ``except CloisterError`` catches whatever Cloister raises on purpose."""
 
-    retriable: ClassVar[bool] = False
+    retriable: bool = False
     """Whether the same again may well succeed: what failed was a process, which is replaced."""
 
 
@@ -80,6 +81,17 @@ class LaunchError(ProcessError):
     """A child process could not be started."""
 
 
+class ProcessLost(ProcessError):
+    """A process that this needed has ended, and a new one takes its place: the same again may well succeed."""
+
+    retriable = True
+
+
+class CircuitOpen(ProcessError):
+    """A process that everything needs keeps ending, so for a while it is not started again. The message says for
+    how long."""
+
+
 class ChannelClosed(ProcessError):
     """The other end of a channel is gone: its process ended, or was ended."""
 
@@ -112,6 +124,7 @@ class NavigationError(CloisterError):
         self.url = url
         self.code = str(code)
         self.detail = printable(detail)
+        self.retriable = self.code == "no_process"
         super().__init__(f"{printable(url, 200)}: {self.detail or self.code}")
 
 

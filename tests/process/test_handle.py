@@ -21,7 +21,7 @@ import pytest
 from tests.conftest import children, descriptors
 
 from cloister import ends
-from cloister.errors import BrowserClosed, ChannelClosed, LaunchError, RequestFailed
+from cloister.errors import ChannelClosed, LaunchError, ProcessLost, RequestFailed
 from cloister.interfaces import image_decoder, lookup_server, request_server, web_content
 from cloister.interfaces.base import FailureCode
 from cloister.interfaces.control import CONTROL
@@ -202,7 +202,7 @@ def test_the_end_of_the_zygote_is_the_end_of_what_it_forked() -> None:
                 break
             await asyncio.sleep(0.01)
         assert all(is_gone(child.pid) for child in children)
-        with pytest.raises(BrowserClosed):
+        with pytest.raises(ProcessLost):
             await fork(zygote, "image_decoder")
         for child in children:
             await child.end()

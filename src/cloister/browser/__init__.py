@@ -1,5 +1,7 @@
 """The privileged side: it starts processes, says what each may do, and never parses a foreign byte."""
 
+import logging
+
 from .async_browser import AsyncBrowser
 from .async_page import AsyncPage
 from .network import NetworkPolicy
@@ -19,3 +21,6 @@ __all__ = [
     "Response",
     "Viewport",
 ]
+
+# What is logged is for a program that has said where to: without this, Python prints warnings on standard error.
+logging.getLogger("cloister").addHandler(logging.NullHandler())

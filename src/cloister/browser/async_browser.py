@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from ..errors import BadMessage, BrowserClosed, ChannelClosed, ImageError, InvalidArgument, RequestFailed
 from ..interfaces import web_content
 from ..interfaces.image_decoder import IMAGES, Decode, Decoded, DecodeFile
 from ..ipc import Connection, Descriptors, blob, memory
+from ..process import ChildProcess
+from ..process.supervisor import HealthEvent, Supervisor
 from .ahead import Ahead
-from .async_page import AsyncPage, child_info, open_regular
+from .async_page import AsyncPage, child_info
+from .checks import open_regular
 from .network import NetworkPolicy
 from .processes import Processes
 from .renderer import Renderer
@@ -62,15 +66,27 @@ class AsyncBrowser:
         self._ahead = Ahead(lambda: self._fork_renderer(self._usual, will_fetch=True), self.see_off)
         self._usual = web_content.Options(width=self._viewport["width"], height=self._viewport["height"])
         self._closed = False
+        self._supervisor: Supervisor
+        self._listeners: list[Callable[[HealthEvent], object]] = []
 
     async def start(self) -> Self:
         """Start the standing processes; ``async with`` does it. Raises :class:`SandboxUnavailable` when the
         kernel lacks a required layer, :class:`LaunchError` when a process does not come up."""
         self._check_open()
         if self._processes is None:
-            self._processes = await Processes.start(
-                self._network.lookup_options(), self._extra_roots, allow_degraded=self._allow_degraded
+            self._supervisor = Supervisor(self._on_health, self._on_end)
+            processes = Processes(
+                self._supervisor,
+                self._network.lookup_options(),
+                self._extra_roots,
+                allow_degraded=self._allow_degraded,
             )
+            try:
+                await processes.start()
+            except BaseException:
+                self._supervisor.close()
+                raise
+            self._processes = processes
         return self
 
     async def __aenter__(self) -> Self:
@@ -92,6 +108,12 @@ class AsyncBrowser:
         page = AsyncPage(self, _checked_viewport(viewport or self._viewport))
         self._pages.append(page)
         return page
+
+    def on(self, event: Literal["health"], handler: Callable[[HealthEvent], object]) -> None:
+        """Call ``handler`` with a :class:`HealthEvent` whenever a process stops answering, or does so again."""
+        if event != "health":
+            raise InvalidArgument(f"a browser has the event 'health', not {event!r}")
+        self._listeners.append(handler)
 
     async def decode_image(self, source: bytes | str | os.PathLike[str]) -> Image:
         """Decode an image (a path, or the bytes of one) in a process of its own.
@@ -130,6 +152,7 @@ class AsyncBrowser:
         await asyncio.gather(*self._ending, return_exceptions=True)
         if self._processes is not None:
             await self._processes.close()
+            self._supervisor.close()
 
     async def start_renderer(self, options: web_content.Options, *, will_fetch: bool) -> Renderer:
         """For a page: the processes of one navigation."""
@@ -149,6 +172,15 @@ class AsyncBrowser:
         task = asyncio.create_task(renderer.close())
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
+
+    def _on_health(self, child: ChildProcess, event: HealthEvent) -> None:
+        for page in self._pages:
+            page.on_health(child, event)
+        for listener in self._listeners:
+            listener(event)
+
+    def _on_end(self, child: ChildProcess) -> None:
+        pass
 
     def forget(self, page: AsyncPage) -> None:
         """For a page that closes."""

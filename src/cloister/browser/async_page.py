@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import builtins
 import os
-import stat
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, get_args
 
 import msgspec
 
+from ..ends import End, Exited, Killed, OutOfMemory
 from ..errors import (
-    AddressRefused,
     BadMessage,
     ChannelClosed,
     CloisterError,
@@ -35,33 +34,34 @@ from ..interfaces.web_content import (
     Load,
     Loaded,
     LoadFile,
-    Paint,
     SetContent,
     TextFormat,
 )
-from ..ipc import Descriptors, blob, memory
+from ..ipc import Descriptors, blob
+from ..process import ChildProcess
+from ..process.handle import UNWANTED
+from ..process.supervisor import HealthEvent
+from . import picture
+from .checks import checked_url, deadline_of, left, navigation_error, open_regular, site_of, write
+from .crash_page import crash_page
+from .history import Entry, History
 from .paper import print_request
-from .png import PngWriter
+from .picture import MAX_SCREENSHOT_PIXELS
 from .renderer import Renderer
 from .values import Link, Margin, ProcessInfo, Response, Viewport
 
 if TYPE_CHECKING:
     from .async_browser import AsyncBrowser
 
-__all__ = ["DEFAULT_TIMEOUT", "AsyncPage"]
+__all__ = ["DEFAULT_TIMEOUT", "AsyncPage", "PageEvent"]
 
 DEFAULT_TIMEOUT = 30_000.0
 """Milliseconds, as Playwright's."""
-MAX_SCREENSHOT_PIXELS = 2**28
-"""268 megapixels: a page 1280 wide and 209,000 high. What a page says of its height is its own claim."""
-_BAND_PIXELS = 2**20  # 4 MiB of BGRA in each bitmap
-_BANDS_AT_ONCE = 3  # one is painted while two are compressed
-_SLICE = 256 * 1024  # bytes of pixels that are encoded at once
 _MAX_TEXT = 64 * 2**20
 _MAX_LINKS = 16 * 2**20
 _MAX_PDF = 512 * 2**20
-_MAX_FILE = 64 * 2**20
 
+PageEvent = Literal["crash", "progress", "unresponsive", "responsive"]
 R = TypeVar("R", bound=Reply)
 _LINKS = msgspec.msgpack.Decoder(web_content.LinkList)
 
@@ -79,7 +79,11 @@ class AsyncPage:
         self._viewport = viewport
         self._renderer: Renderer | None = None
         self._loaded: Loaded | None = None
-        self._again: Callable[[float], Awaitable[Response]] | None = None
+        self._history = History()
+        self._crash: End | None = None
+        self._crash_told = False
+        self.is_discarded = False
+        self.used_at = time.monotonic()
         self._url = "about:blank"
         self._failure: str | None = None
         self._closed = False
@@ -109,11 +113,12 @@ class AsyncPage:
     def is_closed(self) -> bool:
         return self._closed
 
-    def on(self, event: Literal["crash", "progress"], handler: Callable[..., object]) -> None:
-        """Call ``handler`` at each event: ``crash`` with this page, ``progress`` with the number of subresources
-        that are there and of those found so far."""
-        if event not in ("crash", "progress"):
-            raise InvalidArgument(f"a page has the events 'crash' and 'progress', not {event!r}")
+    def on(self, event: PageEvent, handler: Callable[..., object]) -> None:
+        """Call ``handler`` at each event: ``crash`` with this page; ``progress`` with the number of subresources that
+        are there and of those found so far; ``unresponsive`` and ``responsive`` with a :class:`HealthEvent`, whose
+        ``kill()`` ends the process: without that, the deadline of whoever waits for the page does."""
+        if event not in get_args(PageEvent):
+            raise InvalidArgument(f"a page has the events {', '.join(get_args(PageEvent))}, not {event!r}")
         self._listeners.setdefault(event, []).append(handler)
 
     # ── navigation ───────────────────────────────────────────────────────────────────────────────────────────
@@ -124,14 +129,14 @@ class AsyncPage:
         Raises :class:`AddressRefused` when the network policy refuses the address (of any redirect, too),
         :class:`NavigationError` with a ``code`` for every other reason.
         """
-        checked = _checked_url(url)
-        return await self._navigate(checked, lambda: (Load(checked), []), timeout, will_fetch=True)
+        checked = checked_url(url)
+        return await self._visit(Entry(checked, lambda: (Load(checked), []), True), timeout)
 
     async def set_content(
         self, html: str | bytes, *, base_url: str | None = None, timeout: float = DEFAULT_TIMEOUT
     ) -> Response:
         """Show ``html``. Relative links and images are resolved against ``base_url``; bytes say their own charset."""
-        base = _checked_url(base_url) if base_url is not None else "about:blank"
+        base = checked_url(base_url) if base_url is not None else "about:blank"
         data, content_type = (
             (html.encode("utf-8", "replace"), "text/html; charset=utf-8")
             if isinstance(html, str)
@@ -142,7 +147,7 @@ class AsyncPage:
             body, fds = blob.pack(data)
             return SetContent(body, base, content_type), fds
 
-        return await self._navigate(base, message, timeout)
+        return await self._visit(Entry(base, message, False), timeout)
 
     async def open_file(self, path: str | os.PathLike[str], *, timeout: float = DEFAULT_TIMEOUT) -> Response:
         """Show a local file: HTML, text, an image. The page gets its bytes; it cannot reach its neighbours."""
@@ -151,59 +156,74 @@ class AsyncPage:
         def message() -> tuple[LoadFile, list[int]]:
             return LoadFile(name[:255]), [open_regular(path)]
 
-        return await self._navigate("about:blank", message, timeout)
+        return await self._visit(Entry("about:blank", message, False), timeout)
 
     async def reload(self, *, timeout: float = DEFAULT_TIMEOUT) -> Response:
         """Do the last navigation again, in new processes: also after a crash."""
-        if self._again is None:
+        entry = self._history.current
+        if entry is None:
             raise NavigationError("about:blank", FailureCode.NOT_LOADED, "there is nothing to reload yet")
-        return await self._again(timeout)
+        return await self._navigate(entry, timeout)
 
-    async def _navigate(
-        self,
-        url: str,
-        message: Callable[[], tuple[Request[Loaded], list[int]]],
-        timeout: float,
-        *,
-        will_fetch: bool = False,
-    ) -> Response:
-        deadline = _deadline(timeout)
+    async def go_back(self, *, timeout: float = DEFAULT_TIMEOUT) -> Response | None:
+        """Load what was there before; None where this is the first. At most 50 navigations are kept."""
+        entry = self._history.step(-1)
+        return None if entry is None else await self._navigate(entry, timeout)
+
+    async def go_forward(self, *, timeout: float = DEFAULT_TIMEOUT) -> Response | None:
+        """Undo a :meth:`go_back`; None where there was none."""
+        entry = self._history.step(1)
+        return None if entry is None else await self._navigate(entry, timeout)
+
+    async def _visit(self, entry: Entry, timeout: float) -> Response:
+        self._check_open()
+        self._history.push(entry)
+        return await self._navigate(entry, timeout)
+
+    async def _navigate(self, entry: Entry, timeout: float) -> Response:
+        deadline = deadline_of(timeout)
         async with self._lock:
-            self._check_open()
-            self._again = lambda again: self._navigate(url, message, again, will_fetch=will_fetch)
-            self._drop()
-            self._url, self._loaded, self._failure = url, None, None
-            try:
-                renderer = await self._start(deadline, timeout, will_fetch)
-                renderer.on_progress = lambda done, total: self._emit("progress", done, total)
-                request, fds = message()
-                loaded, _ = await self._ask(request, fds, deadline=deadline, timeout=timeout)
-            except CloisterError as error:
-                self._failure = str(error)
-                if not isinstance(error, PageCrashed):
-                    self._drop()
-                raise
-            except BaseException:
-                self._drop()
-                raise
-            self._loaded, self._url = loaded, loaded.url
-            if will_fetch:
-                self._browser.loaded()
+            loaded = await self._load(entry, deadline, timeout)
             return Response(loaded.url, loaded.status, dict(loaded.headers))
 
-    async def _start(self, deadline: float, timeout: float, will_fetch: bool) -> Renderer:
-        options = web_content.Options(width=self._viewport["width"], height=self._viewport["height"])
+    async def _load(self, entry: Entry, deadline: float, timeout: float) -> Loaded:
+        self._check_open()
+        self._drop()
+        self._url, self._loaded, self._failure, self._crash = entry.url, None, None, None
         try:
-            async with asyncio.timeout(_left(deadline)):
-                renderer = await self._browser.start_renderer(options, will_fetch=will_fetch)
-        except builtins.TimeoutError:
-            raise TimeoutError(f"{printable(self._url, 200)}: no process within {timeout:g} ms") from None
+            renderer = await self._start(deadline, timeout, entry.will_fetch)
+            renderer.work_for(site_of(entry.url))
+            renderer.on_progress = lambda done, total: self._emit("progress", done, total)
+            request, fds = entry.message()
+            loaded, _ = await self._ask(request, fds, deadline=deadline, timeout=timeout)
+        except CloisterError as error:
+            self._failure = str(error)
+            self._drop()
+            raise
+        except BaseException:
+            self._drop()
+            raise
+        self._loaded, self._url = loaded, loaded.url
+        if entry.will_fetch:
+            self._browser.loaded()
+        return loaded
+
+    async def _start(self, deadline: float, timeout: float, will_fetch: bool) -> Renderer:
+        renderer = await self._new_renderer(deadline, timeout, will_fetch)
         self._renderer = renderer
         if self._closed:  # meanwhile
             self._drop()
             self._check_open()
         renderer.web_content.when_ended(lambda: self._on_ended(renderer))
         return renderer
+
+    async def _new_renderer(self, deadline: float, timeout: float, will_fetch: bool) -> Renderer:
+        options = web_content.Options(width=self._viewport["width"], height=self._viewport["height"])
+        try:
+            async with asyncio.timeout(left(deadline)):
+                return await self._browser.start_renderer(options, will_fetch=will_fetch)
+        except builtins.TimeoutError:
+            raise TimeoutError(f"{printable(self._url, 200)}: no process within {timeout:g} ms") from None
 
     # ── what a loaded page gives ─────────────────────────────────────────────────────────────────────────────
 
@@ -218,48 +238,41 @@ class AsyncPage:
 
         This process encodes it from plain pixels, so it is a well-formed PNG whatever the page does.
         """
-        deadline = _deadline(timeout)
+        deadline = deadline_of(timeout)
         async with self._lock:
-            loaded = self._document()
-            width, height = self._viewport["width"], self._viewport["height"]
-            if full_page:
-                width = min(max(width, loaded.document_width), 16_384)
-                height = max(height, loaded.document_height)
-            if width * height > MAX_SCREENSHOT_PIXELS:
-                raise CloisterError(
-                    f"{printable(self._url, 200)}: the document is {width}x{height} pixels; a screenshot holds "
-                    f"{MAX_SCREENSHOT_PIXELS // 10**6} megapixels: use full_page=False"
-                )
-            png = await self._paint(width, height, deadline, timeout)
-        _write(path, png)
+            if self._crash is not None and self._crash_told:
+                png = await self._picture_of_crash(self._crash, deadline, timeout)
+            else:
+                png = await self._picture(full_page, deadline, timeout)
+        write(path, png)
         return png
 
-    async def _paint(self, width: int, height: int, deadline: float, timeout: float) -> bytes:
-        """Band by band; while one is encoded in a thread, the page paints the next."""
-        rows = _rows_of_a_band(width, height)
-        writer = PngWriter(width, height)
-        encoding: set[asyncio.Future[None]] = set()
-        try:
-            for y in range(0, height, rows):
-                band = min(rows, height - y)
-                bitmap = await self._band(Paint(0, y, width, band), deadline, timeout)
-                work = asyncio.to_thread(_encode, writer, bitmap, y, width * 4, band)
-                encoding.add(asyncio.ensure_future(work))
-                if len(encoding) >= _BANDS_AT_ONCE:
-                    done, encoding = await asyncio.wait(encoding, return_when=asyncio.FIRST_COMPLETED)
-                    for each in done:
-                        each.result()
-            await asyncio.gather(*encoding)
-            return writer.finish()
-        finally:
-            if encoding:
-                await asyncio.wait(encoding)
+    async def _picture(self, full_page: bool, deadline: float, timeout: float) -> bytes:
+        loaded = await self._document(deadline, timeout)
+        width, height = self._viewport["width"], self._viewport["height"]
+        if full_page:
+            width = min(max(width, loaded.document_width), 16_384)
+            height = max(height, loaded.document_height)
+        if width * height > MAX_SCREENSHOT_PIXELS:
+            raise CloisterError(
+                f"{printable(self._url, 200)}: the document is {width}x{height} pixels; a screenshot holds "
+                f"{MAX_SCREENSHOT_PIXELS // 10**6} megapixels: use full_page=False"
+            )
+        return await picture.take(
+            width, height, lambda band, fd: self._ask(band, [fd], deadline=deadline, timeout=timeout)
+        )
 
-    async def _band(self, paint: Paint, deadline: float, timeout: float) -> Descriptors:
-        fd = memory.create_bitmap(paint.width * paint.height * 4)
-        bitmap = Descriptors([fd])
-        await self._ask(paint, [os.dup(fd)], deadline=deadline, timeout=timeout)
-        return bitmap
+    async def _picture_of_crash(self, crash: End, deadline: float, timeout: float) -> bytes:
+        renderer = await self._new_renderer(deadline, timeout, will_fetch=False)
+        try:
+            body, fds = blob.pack(crash_page(self._url, crash))
+            await renderer.page.request(SetContent(body), fds, timeout=left(deadline))
+            size = self._viewport["width"], self._viewport["height"]
+            return await picture.take(
+                *size, lambda band, fd: renderer.page.request(band, [fd], timeout=left(deadline))
+            )
+        finally:
+            self._browser.see_off(renderer)
 
     async def pdf(
         self,
@@ -278,13 +291,13 @@ class AsyncPage:
         strings with a unit. Margins are 0.4 in unless given. The PDF is written by the page's own process: treat
         it as you would any PDF from that site.
         """
-        deadline = _deadline(timeout)
+        deadline = deadline_of(timeout)
         request = print_request(format, landscape, width, height, margin)
         async with self._lock:
-            self._document()
+            await self._document(deadline, timeout)
             reply, fds = await self._ask(request, deadline=deadline, timeout=timeout)
             data = self._unpack(reply.body, fds, _MAX_PDF)
-        _write(path, data)
+        write(path, data)
         return data
 
     async def text(self, *, timeout: float = DEFAULT_TIMEOUT) -> str:
@@ -300,16 +313,18 @@ class AsyncPage:
         return await self._text(TextFormat.HTML, timeout)
 
     async def _text(self, format: TextFormat, timeout: float) -> str:
+        deadline = deadline_of(timeout)
         async with self._lock:
-            self._document()
-            reply, fds = await self._ask(GetText(format), deadline=_deadline(timeout), timeout=timeout)
+            await self._document(deadline, timeout)
+            reply, fds = await self._ask(GetText(format), deadline=deadline, timeout=timeout)
             return self._unpack(reply.body, fds, _MAX_TEXT).decode("utf-8", "replace")
 
     async def links(self, *, timeout: float = DEFAULT_TIMEOUT) -> list[Link]:
         """The links of the document in its order, each once, resolved to absolute URLs; at most 10,000."""
+        deadline = deadline_of(timeout)
         async with self._lock:
-            self._document()
-            reply, fds = await self._ask(GetLinks(), deadline=_deadline(timeout), timeout=timeout)
+            await self._document(deadline, timeout)
+            reply, fds = await self._ask(GetLinks(), deadline=deadline, timeout=timeout)
             data = self._unpack(reply.body, fds, _MAX_LINKS)
         try:
             return [Link(link.url, link.text) for link in _LINKS.decode(data)]
@@ -318,7 +333,10 @@ class AsyncPage:
 
     async def title(self) -> str:
         """The document's title, or an empty string."""
-        return self._document().title
+        self._check_open()
+        if self._loaded is None:
+            raise self._not_loaded()
+        return self._loaded.title
 
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -342,10 +360,10 @@ class AsyncPage:
     ) -> None:
         await self.close()
 
-    def _drop(self) -> None:
+    def _drop(self, why: End = UNWANTED) -> None:
         renderer, self._renderer = self._renderer, None
         if renderer is not None:
-            renderer.kill()
+            renderer.kill(why)
             self._browser.see_off(renderer)
 
     # ── asking the page's process ────────────────────────────────────────────────────────────────────────────
@@ -354,12 +372,23 @@ class AsyncPage:
         if self._closed:
             raise PageClosed(f"{printable(self._url, 200)}: the page is closed")
 
-    def _document(self) -> Loaded:
+    async def _document(self, deadline: float, timeout: float) -> Loaded:
+        """What is loaded, loaded again if the page was discarded. Raises :class:`PageCrashed`, once, for a process
+        that ended while nobody waited for it."""
         self._check_open()
-        if self._loaded is not None:
-            return self._loaded
+        if self._crash is not None:
+            self._crash_told = True
+            raise PageCrashed(self._url, self._crash)
+        entry = self._history.current
+        if self.is_discarded and entry is not None:
+            return await self._load(entry, deadline, timeout)
+        if self._loaded is None:
+            raise self._not_loaded()
+        return self._loaded
+
+    def _not_loaded(self) -> NavigationError:
         detail = self._failure or "nothing is loaded yet: call goto(), set_content() or open_file() first"
-        raise NavigationError(self._url, FailureCode.NOT_LOADED, detail)
+        return NavigationError(self._url, FailureCode.NOT_LOADED, detail)
 
     async def _ask(
         self, request: Request[R], fds: Sequence[int] = (), *, deadline: float, timeout: float
@@ -368,20 +397,34 @@ class AsyncPage:
         renderer = self._renderer
         if renderer is None:
             self._check_open()
-            raise PageCrashed(self._url)
+            raise PageCrashed(self._url, self._crash)
+        self.used_at = time.monotonic()
         try:
-            return await renderer.page.request(request, owned.release(), timeout=_left(deadline))
+            return await renderer.page.request(request, owned.release(), timeout=left(deadline))
         except RequestFailed as error:
-            raise _navigation_error(self._url, error) from None
+            if error.code == FailureCode.OUT_OF_MEMORY:
+                renderer.web_content.kill(OutOfMemory("it reached the limit of its process"))
+                raise await self._crashed(renderer) from None
+            raise navigation_error(self._url, error) from None
         except TimeoutError:
-            self._drop()
+            late = f"it was not done within {timeout:g} ms"
+            self._drop(Killed(late, quiet=not renderer.web_content.is_unresponsive))
             self._loaded, self._failure = None, f"it was stopped after {timeout:g} ms"
             raise TimeoutError(
                 f"{printable(self._url, 200)}: not done within {timeout:g} ms; the page was stopped"
             ) from None
         except (ChannelClosed, BadMessage):
             self._check_open()
-            raise await renderer.explain(self._url) from None
+            raise await self._crashed(renderer) from None
+        finally:
+            self.used_at = time.monotonic()
+
+    async def _crashed(self, renderer: Renderer) -> Exception:
+        """What to raise to whoever waited on a process that is gone."""
+        error = await renderer.explain(self._url)
+        self._on_ended(renderer)
+        self._crash_told = True
+        return error
 
     def _unpack(self, body: Any, fds: Descriptors, limit: int) -> bytes:
         try:
@@ -394,29 +437,21 @@ class AsyncPage:
             self._renderer.web_content.punish(error)
         return error
 
+    def on_health(self, child: ChildProcess, event: HealthEvent) -> None:
+        """For the browser: a process stopped answering, or does so again. Maybe it is one of this page's."""
+        if self._renderer is not None and child in self._renderer.processes:
+            self._emit(event.state, event)
+
     def _on_ended(self, renderer: Renderer) -> None:
         if renderer is self._renderer and not self._closed:
+            self._crash, self._crash_told = renderer.web_content.ending or Exited(None), False
+            self._loaded = None
+            self._drop()
             self._emit("crash", self)
 
     def _emit(self, event: str, *arguments: object) -> None:
         for listener in self._listeners.get(event, ()):
             listener(*arguments)
-
-
-def _rows_of_a_band(width: int, height: int) -> int:
-    """A picture of one viewport is cut in four, to be painted and compressed at the same time."""
-    return min(max(1, _BAND_PIXELS // width), -(-height // 4), 16_384)
-
-
-def _encode(writer: PngWriter, bitmap: Descriptors, row: int, stride: int, rows: int) -> None:
-    """In a thread: the rows of a bitmap, a few at a time, so that no copy of all of it is ever made."""
-    fd = bitmap.take()
-    try:
-        with memory.map_bitmap(fd, stride * rows) as pixels:
-            step = stride * max(1, _SLICE // stride)
-            writer.encode(row, (pixels[start : start + step] for start in range(0, stride * rows, step)))
-    finally:
-        os.close(fd)
 
 
 def child_info(child: Any, page_url: str | None) -> ProcessInfo | None:
@@ -425,68 +460,3 @@ def child_info(child: Any, page_url: str | None) -> ProcessInfo | None:
     if report is None or not child.is_alive:
         return None
     return ProcessInfo(child.kind, child.pid, page_url, tuple(report.layers), tuple(report.missing))
-
-
-def open_regular(path: str | os.PathLike[str]) -> int:
-    """Open a file for a child to read. A pipe or a device could block, or never end."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    except OSError as error:
-        raise InvalidArgument(f"{os.fspath(path)}: {error.strerror}") from None
-    info = os.fstat(fd)
-    if not stat.S_ISREG(info.st_mode) or info.st_size > _MAX_FILE:
-        os.close(fd)
-        what = f"more than {_MAX_FILE >> 20} MiB" if stat.S_ISREG(info.st_mode) else "not a regular file"
-        raise InvalidArgument(f"{os.fspath(path)}: {what}")
-    return fd
-
-
-def _navigation_error(url: str, error: RequestFailed) -> CloisterError:
-    # The request_server names what it was asked for; so does the exception.
-    detail = error.detail.removeprefix(f"{printable(url, 400)}: ")
-    if error.code == FailureCode.ADDRESS_REFUSED:
-        return AddressRefused(url, error.code, detail)
-    if error.code == FailureCode.TIMED_OUT:
-        return TimeoutError(f"{printable(url, 200)}: {detail or 'timed out'}")
-    return NavigationError(url, error.code, detail)
-
-
-def _checked_url(url: str) -> str:
-    """``url`` as it may enter: a bounded string with a scheme, without control characters.
-
-    The request_server parses it; this process does not.
-    """
-    if not isinstance(url, str):
-        raise InvalidArgument(f"a URL is a str, not {type(url).__name__}")
-    url = url.strip()
-    scheme, colon, _ = url.partition(":")
-    if (
-        not colon
-        or not scheme.isascii()
-        or not scheme.replace("+", "").replace("-", "").replace(".", "").isalnum()
-    ):
-        raise NavigationError(
-            url, FailureCode.BAD_URL, "not an absolute URL: it begins with http:// or https://"
-        )
-    if len(url) > 8192:
-        raise NavigationError(url, FailureCode.BAD_URL, f"{len(url)} characters; a URL has 8192 at the most")
-    if not url.isprintable():
-        raise NavigationError(url, FailureCode.BAD_URL, "it has control characters or line breaks")
-    return url
-
-
-def _deadline(timeout: float) -> float:
-    if timeout <= 0:
-        raise InvalidArgument(
-            f"timeout is {timeout:g} ms; nothing waits for ever here: give a positive number"
-        )
-    return time.monotonic() + timeout / 1000
-
-
-def _left(deadline: float) -> float:
-    return max(0.001, deadline - time.monotonic())
-
-
-def _write(path: str | os.PathLike[str] | None, data: bytes) -> None:
-    if path is not None:
-        Path(path).write_bytes(data)

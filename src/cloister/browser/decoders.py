@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from ..errors import BrowserClosed, CloisterError
 from ..interfaces import image_decoder
 from ..ipc import Channel
-from ..process import ChildProcess, Zygote
+from ..process import ChildProcess
+
+if TYPE_CHECKING:
+    from .processes import Processes
 
 __all__ = ["DecoderPool"]
 
@@ -27,8 +31,8 @@ _IDLE = 2.0
 class DecoderPool:
     """Every decoder that it gives is fresh, locked down, and used for one image."""
 
-    def __init__(self, zygote: Zygote) -> None:
-        self._zygote = zygote
+    def __init__(self, processes: Processes) -> None:
+        self._processes = processes
         self._options = msgspec.msgpack.encode(image_decoder.Options())
         self._loop = asyncio.get_running_loop()
         self._spares: deque[ChildProcess] = deque()
@@ -68,7 +72,7 @@ class DecoderPool:
         if self._closed:
             raise BrowserClosed("the browser is closed")
         here, there = Channel.pair()
-        return await self._zygote.fork("image_decoder", self._options, [there], keep=[here])
+        return await self._processes.fork("image_decoder", self._options, [there], keep=[here])
 
     def _burst_is_over(self) -> None:
         wanted, self._taken = min(MOST_SPARES, max(1, self._taken)), 0

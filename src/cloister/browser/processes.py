@@ -1,80 +1,187 @@
-"""The browser's standing processes: the zygote and its branches, the lookup_server, and spare image decoders."""
+"""The browser's standing processes, which are there again when they end: the zygote and its branches, the
+lookup_server, and spare image decoders."""
 
 from __future__ import annotations
 
 import asyncio
+import weakref
+from collections.abc import Sequence
 
 import msgspec
 
+from .. import ends
+from ..errors import ChannelClosed
 from ..interfaces import lookup_server, request_server
-from ..interfaces.lookup_server import LOOKUP_ADMIN
+from ..interfaces.lookup_server import LOOKUP_ADMIN, AddClient
 from ..interfaces.zygote import PreloadKind
 from ..ipc import Channel, Connection
 from ..process import ChildProcess, Zygote
+from ..process.keep import Kept
 from ..process.kinds import MODULES
+from ..process.supervisor import Supervisor
 from .decoders import DecoderPool
 
 __all__ = ["Processes"]
 
 _KINDS = ("web_content", "request_server", "lookup_server", "image_decoder")
 """In the order in which a page needs them."""
+_START_TIMEOUT = 20.0  # seconds
 
 
 class Processes:
-    """Started together, closed together."""
+    """Started together, closed together; each fork is looked after by ``supervisor``."""
 
-    def __init__(self, zygote: Zygote, lookup: lookup_server.Options) -> None:
-        self.zygote = zygote
-        self.decoders = DecoderPool(zygote)
-        here, there = Channel.pair()
-        # Its channel may be used before it runs: what is sent waits there.
-        self.lookup = Connection(here, LOOKUP_ADMIN, "client", on_close=self._on_lookup_closed)
-        self._lookup_process = asyncio.ensure_future(
-            zygote.fork("lookup_server", msgspec.msgpack.encode(lookup), [there])
-        )
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        lookup: lookup_server.Options,
+        extra_roots: str,
+        *,
+        allow_degraded: bool,
+    ) -> None:
+        self._supervisor = supervisor
+        self._lookup_options = msgspec.msgpack.encode(lookup)
+        roots = msgspec.msgpack.encode(request_server.PreloadOptions(extra_roots=extra_roots))
+        preload = {"request_server": roots}
+        self._kinds = [PreloadKind(kind, MODULES[kind], preload.get(kind, b"")) for kind in _KINDS]
+        self._allow_degraded = allow_degraded
+        self._zygote = Kept("the zygote", self._start_zygote)
+        self._lookup = Kept("the lookup_server", self._start_lookup)
+        self._leaving: set[asyncio.Task[None]] = set()
+        self.decoders: DecoderPool
 
-    @classmethod
-    async def start(
-        cls, lookup: lookup_server.Options, extra_roots: str, *, allow_degraded: bool
-    ) -> Processes:
+    async def start(self) -> None:
         """Start them; return when a page can begin, while others may still load: who needs one waits for it.
 
         Raises :class:`LaunchError`, or :class:`SandboxUnavailable` naming the layers that this kernel lacks.
         """
-        preload = {
-            "request_server": msgspec.msgpack.encode(request_server.PreloadOptions(extra_roots=extra_roots))
-        }
-        kinds = [PreloadKind(kind, MODULES[kind], preload.get(kind, b"")) for kind in _KINDS]
-        zygote = await Zygote.start(kinds, allow_degraded=allow_degraded)
+        await self._zygote.begin()
+        await self._lookup.begin()
+        self.decoders = DecoderPool(self)
+
+    async def fork(
+        self,
+        kind: str,
+        options: bytes = b"",
+        channels: Sequence[Channel] = (),
+        *,
+        keep: Sequence[Channel] = (),
+    ) -> ChildProcess:
+        """As :meth:`Zygote.fork`, by the zygote that is there, or the next one."""
+        try:
+            zygote = await self._zygote.get(_START_TIMEOUT)
+        except BaseException:
+            for channel in (*channels, *keep):
+                channel.close()
+            raise
+        child = await zygote.fork(kind, options, channels, keep=keep)
+        self._supervisor.adopt(child)
+        return child
+
+    async def fork_request_server(self, options: request_server.Options) -> ChildProcess:
+        """A request_server with a way to the lookup_server. Raises as :meth:`Zygote.fork`, and :class:`CircuitOpen`."""
+        lookup = await self._lookup.get(_START_TIMEOUT)
+        here, there = Channel.pair()
+        lookup_client, lookup_end = Channel.pair()
+        try:
+            lookup.admin.send(AddClient(), [lookup_end.detach()])
+        except ChannelClosed:
+            for channel in (here, there, lookup_client):
+                channel.close()
+            raise
+        child = await self.fork(
+            "request_server", msgspec.msgpack.encode(options), [there, lookup_client], keep=[here]
+        )
+        lookup.clients.add(child)
+        return child
+
+    def standing(self) -> list[ChildProcess]:
+        """Those that belong to no page."""
+        zygote, lookup = self._zygote.current, self._lookup.current
+        found = [] if zygote is None else [zygote.process, *zygote.branches]
+        found += self.decoders.spares
+        return found if lookup is None or lookup.process is None else [*found, lookup.process]
+
+    async def close(self) -> None:
+        """End the zygote first: the kernel ends all that it forked with it."""
+        zygote, lookup = self._zygote.current, self._lookup.current
+        await self._lookup.close()
+        await self._zygote.close()
+        if lookup is not None:
+            lookup.admin.close()
+        if zygote is not None:
+            await zygote.close()
+        await self.decoders.close()
+        if lookup is not None:
+            await lookup.end()
+        await asyncio.gather(*self._leaving, return_exceptions=True)
+
+    # ── what comes back ──────────────────────────────────────────────────────────────────────────────────────
+
+    async def _start_zygote(self) -> Zygote:
+        zygote = await Zygote.start(
+            self._kinds, allow_degraded=self._allow_degraded, on_branch=self._supervisor.adopt
+        )
+        self._supervisor.adopt(zygote.process)
         try:
             await zygote.process.ready()  # says first what this kernel lacks
             await zygote.branch_ready("web_content")
         except BaseException:
             await zygote.close()
             raise
-        return cls(zygote, lookup)
+        zygote.process.when_ended(lambda: self._on_zygote_ended(zygote))
+        return zygote
 
-    def _on_lookup_closed(self, error: Exception | None) -> None:
-        if error is not None and (process := _result(self._lookup_process)) is not None:
-            process.punish(error)
+    def _on_zygote_ended(self, zygote: Zygote) -> None:
+        self._leave(zygote.close())
+        self._zygote.ended()
 
-    def standing(self) -> list[ChildProcess]:
-        """Those that belong to no page."""
-        found = [self.zygote.process, *self.zygote.branches, *self.decoders.spares]
-        process = _result(self._lookup_process)
-        return found if process is None else [*found, process]
+    async def _start_lookup(self) -> _Lookup:
+        """Its channel may be used before it runs: what is sent waits there."""
+        here, there = Channel.pair()
+        forking = asyncio.ensure_future(self.fork("lookup_server", self._lookup_options, [there]))
+        lookup = _Lookup(forking, here)
+        forking.add_done_callback(lambda _forking: self._on_lookup_forked(lookup))
+        return lookup
 
-    async def close(self) -> None:
-        """End the zygote first: the kernel ends all that it forked with it."""
-        self.lookup.close()
-        await self.zygote.close()
-        await self.decoders.close()
-        (process,) = await asyncio.gather(self._lookup_process, return_exceptions=True)
+    def _on_lookup_forked(self, lookup: _Lookup) -> None:
+        if (process := lookup.process) is not None:
+            process.when_ended(lambda: self._on_lookup_ended(lookup))
+        else:
+            self._on_lookup_ended(lookup)
+
+    def _on_lookup_ended(self, lookup: _Lookup) -> None:
+        lookup.admin.close()
+        for client in list(lookup.clients):
+            client.kill(ends.Killed("the lookup_server ended", quiet=True))
+        self._leave(lookup.end())
+        self._lookup.ended()
+
+    def _leave(self, work: object) -> None:
+        task = asyncio.ensure_future(work)  # type: ignore[call-overload]
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
+
+class _Lookup:
+    """One lookup_server that is there, or about to be."""
+
+    def __init__(self, forking: asyncio.Future[ChildProcess], channel: Channel) -> None:
+        self.admin = Connection(channel, LOOKUP_ADMIN, "client", on_close=self._on_closed)
+        self.clients: weakref.WeakSet[ChildProcess] = weakref.WeakSet()
+        self._forking = forking
+
+    @property
+    def process(self) -> ChildProcess | None:
+        forking = self._forking
+        done = forking.done() and not forking.cancelled() and forking.exception() is None
+        return forking.result() if done else None
+
+    async def end(self) -> None:
+        (process,) = await asyncio.gather(self._forking, return_exceptions=True)
         if isinstance(process, ChildProcess):
             await process.end()
 
-
-def _result(forking: asyncio.Future[ChildProcess]) -> ChildProcess | None:
-    if not forking.done() or forking.cancelled() or forking.exception() is not None:
-        return None
-    return forking.result()
+    def _on_closed(self, error: Exception | None) -> None:
+        if self.process is not None:
+            self.process.lost_channel(error)

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from .. import ends
+from ..ends import End
 from ..errors import BadMessage, PageCrashed, ProcessError, RequestFailed
 from ..interfaces import request_server, web_content
 from ..interfaces.base import FailureCode, Message
-from ..interfaces.lookup_server import AddClient
 from ..interfaces.web_content import (
     PAGE,
     ImageDecoderReady,
@@ -27,6 +27,7 @@ from ..interfaces.web_content import (
 from ..ipc import Channel, Connection, Descriptors
 from ..ipc.connection import Handler
 from ..process import ChildProcess
+from ..process.handle import UNWANTED
 
 if TYPE_CHECKING:
     from .processes import Processes
@@ -55,6 +56,7 @@ class Renderer:
         )
         self._processes = processes
         self._network = network
+        self._site: str | None = None
         self._request_server: ChildProcess | None = None
         self._next_request_server: asyncio.Task[ChildProcess] | None = None
         self._request_servers_left = MAX_REQUEST_SERVERS
@@ -76,11 +78,9 @@ class Renderer:
         Raises :class:`ProcessError`.
         """
         here, there = Channel.pair()
-        ahead = asyncio.ensure_future(_fork_request_server(processes, network)) if will_fetch else None
+        ahead = asyncio.ensure_future(processes.fork_request_server(network)) if will_fetch else None
         try:
-            child = await processes.zygote.fork(
-                "web_content", msgspec.msgpack.encode(options), [there], keep=[here]
-            )
+            child = await processes.fork("web_content", msgspec.msgpack.encode(options), [there], keep=[here])
         except BaseException:
             if ahead is not None:
                 await _end_forked(ahead)
@@ -105,19 +105,20 @@ class Renderer:
             raise RequestFailed(FailureCode.TOO_MANY_REQUESTS, "the page has used up its request servers")
         self._request_servers_left -= 1
         forking = self._next_request_server or asyncio.ensure_future(
-            _fork_request_server(self._processes, self._network)
+            self._processes.fork_request_server(self._network)
         )
         self._next_request_server = None
         try:
             child = await forking
             if not child.is_alive:  # it was forked ahead, and something ended it
                 await child.end()
-                child = await _fork_request_server(self._processes, self._network)
+                child = await self._processes.fork_request_server(self._network)
         except ProcessError as error:
             raise RequestFailed(FailureCode.NO_PROCESS, str(error)) from None
         if self._request_server is not None:
             self._request_server.kill()
         self._request_server = child
+        child.site = self._site
         self._watch(self._until_ended(child))
         return RequestServerReady(), [child.channel.detach()]
 
@@ -135,6 +136,7 @@ class Renderer:
             if isinstance(error, ProcessError):
                 raise RequestFailed(FailureCode.NO_PROCESS, str(error)) from None
             raise
+        decoder.site = self._site
         self._watch(self._until_decoded(decoder))
         return ImageDecoderReady(), [decoder.channel.detach()]
 
@@ -145,13 +147,14 @@ class Renderer:
 
     async def _until_decoded(self, decoder: ChildProcess) -> None:
         """Give a decoder its time, and end it in any case."""
+        why = UNWANTED
         try:
             await decoder.wait(DECODER_LIFETIME)
         except TimeoutError:
-            pass
+            why = ends.Killed(f"one image took more than {DECODER_LIFETIME:g} s")
         finally:
             self._slots.release()
-            await asyncio.shield(decoder.end())
+            await asyncio.shield(decoder.end(why))
 
     async def _until_ended(self, child: ChildProcess) -> None:
         try:
@@ -173,16 +176,21 @@ class Renderer:
             return BadMessage(f"{url}: the page's process {ending}")
         return PageCrashed(url, ending)
 
+    def work_for(self, site: str | None) -> None:
+        """Say whose document this is: for those who look on, and for reports."""
+        self._site = self.web_content.site = site
+
     @property
     def processes(self) -> list[ChildProcess]:
         """Those that are there for the document, not for one of its images."""
         return [self.web_content, *([self._request_server] if self._request_server else [])]
 
-    def kill(self) -> None:
-        """Stop every process of this document now; :meth:`close` sees them gone."""
+    def kill(self, why: End = UNWANTED) -> None:
+        """Stop every process of this document now; :meth:`close` sees them gone. ``why`` is for the page's own."""
         self.page.close()
-        for child in self.processes:
-            child.kill()
+        self.web_content.kill(why)
+        if self._request_server is not None:
+            self._request_server.kill()
 
     async def close(self) -> None:
         """End every process of this document. What a page's process still has to say is not wanted."""
@@ -192,14 +200,6 @@ class Renderer:
         if self._next_request_server is not None:
             await _end_forked(self._next_request_server)
         await asyncio.gather(self.web_content.end(), *self._watched, return_exceptions=True)
-
-
-async def _fork_request_server(processes: Processes, network: request_server.Options) -> ChildProcess:
-    here, there = Channel.pair()
-    lookup_client, lookup_server = Channel.pair()
-    processes.lookup.send(AddClient(), [lookup_server.detach()])
-    options = msgspec.msgpack.encode(network)
-    return await processes.zygote.fork("request_server", options, [there, lookup_client], keep=[here])
 
 
 async def _end_forked(forking: asyncio.Task[ChildProcess]) -> None:

@@ -13,8 +13,9 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
 from ..errors import BrowserClosed
+from ..process.supervisor import HealthEvent
 from .async_browser import USER_AGENT, AsyncBrowser
-from .async_page import DEFAULT_TIMEOUT, AsyncPage
+from .async_page import DEFAULT_TIMEOUT, AsyncPage, PageEvent
 from .network import NetworkPolicy
 from .values import Image, Link, Margin, ProcessInfo, Response, Viewport
 
@@ -120,6 +121,10 @@ class Browser:
         wrapped = self._pages[page] = Page(page, self._thread)
         return wrapped
 
+    def on(self, event: Literal["health"], handler: Callable[[HealthEvent], object]) -> None:
+        """As :meth:`AsyncBrowser.on`; ``handler`` is called in the browser's thread, and must not call the browser."""
+        self._browser.on(event, handler)
+
     def decode_image(self, source: bytes | str | os.PathLike[str]) -> Image:
         """As :meth:`AsyncBrowser.decode_image`."""
         return self._thread.run(self._browser.decode_image(source))
@@ -172,8 +177,9 @@ class Page:
     def is_closed(self) -> bool:
         return self._page.is_closed()
 
-    def on(self, event: Literal["crash", "progress"], handler: Callable[..., object]) -> None:
-        """As :meth:`AsyncPage.on`; ``handler`` is called in the browser's thread, and must not call the page."""
+    def on(self, event: PageEvent, handler: Callable[..., object]) -> None:
+        """As :meth:`AsyncPage.on`; ``handler`` is called in the browser's thread, and must not call the page (a
+        :class:`HealthEvent` may be called from anywhere)."""
         if event == "crash":
             self._page.on(event, lambda _page: handler(self))
         else:
@@ -196,6 +202,14 @@ class Page:
     def reload(self, *, timeout: float = DEFAULT_TIMEOUT) -> Response:
         """As :meth:`AsyncPage.reload`."""
         return self._thread.run(self._page.reload(timeout=timeout))
+
+    def go_back(self, *, timeout: float = DEFAULT_TIMEOUT) -> Response | None:
+        """As :meth:`AsyncPage.go_back`."""
+        return self._thread.run(self._page.go_back(timeout=timeout))
+
+    def go_forward(self, *, timeout: float = DEFAULT_TIMEOUT) -> Response | None:
+        """As :meth:`AsyncPage.go_forward`."""
+        return self._thread.run(self._page.go_forward(timeout=timeout))
 
     def screenshot(
         self,

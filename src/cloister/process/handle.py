@@ -26,7 +26,7 @@ from ..ipc import Channel, Connection
 from .child import EXIT_NO_MEMORY
 from .last_words import LastWords
 
-__all__ = ["ChildProcess", "ExitStatus"]
+__all__ = ["UNWANTED", "ChildProcess", "ExitStatus"]
 
 log = logging.getLogger("cloister.process")
 _nonces = itertools.count(1)
@@ -38,7 +38,7 @@ _KILL_TIMEOUT = 5.0
 """Seconds in which the kernel has a killed process gone. SIGKILL cannot be refused, but a process inside the
 kernel (a slow disk, a core dump of another) is not gone at once."""
 
-UNWANTED: Final = ends.Killed("nobody needed it any more", quiet=True)
+UNWANTED: Final[End] = ends.Killed("nobody needed it any more", quiet=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +94,7 @@ class ChildProcess:
         self.started = time.monotonic()
         self.is_unresponsive = False
         self._fate: End | None = None
+        self._ending: End | None = None
         self._pidfd = pidfd
         self._ours = ours
         self._on_release = on_release
@@ -151,7 +152,7 @@ class ChildProcess:
     @property
     def ending(self) -> End | None:
         """How it ended, and why; None while it lives."""
-        return _ending(self._exit.result(), self._fate, self.last_words) if self._exit.done() else None
+        return self._ending
 
     @property
     def report(self) -> Ready | None:
@@ -266,13 +267,13 @@ class ChildProcess:
         """The end, as the kernel told it of our own child, or the zygote of one that it forked."""
         if self._exit.done():
             return
+        self._ending = _ending(status, self._fate, self.last_words)
         self._exit.set_result(status)
         said = self.last_words.tail() if self.last_words else ""
         self._fail_ready(LaunchError(f"{self.kind} ended before it was ready: {status}{said}"))
         self.control.close()
-        ending = self.ending
-        level = logging.WARNING if ending is not None and ending.is_abnormal else logging.DEBUG
-        log.log(level, "%s %d %s", self.kind, self.pid, ending)
+        level = logging.WARNING if self._ending.is_abnormal else logging.DEBUG
+        log.log(level, "%s %d %s", self.kind, self.pid, self._ending)
 
     def _fail_ready(self, error: Exception) -> None:
         if not self._ready.done():

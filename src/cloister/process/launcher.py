@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -17,10 +17,10 @@ import msgspec
 from .. import ends
 from ..errors import (
     BadMessage,
-    BrowserClosed,
     ChannelClosed,
     LaunchError,
     ProcessError,
+    ProcessLost,
     RequestFailed,
 )
 from ..interfaces.base import Interface, Message
@@ -162,8 +162,9 @@ def _wake(future: asyncio.Future[None]) -> None:
 class Zygote:
     """The browser's side of the zygote and its branches, which fork children that have their libraries in memory."""
 
-    def __init__(self, *, allow_degraded: bool) -> None:
+    def __init__(self, *, allow_degraded: bool, on_branch: Callable[[ChildProcess], None]) -> None:
         self._allow_degraded = allow_degraded
+        self._on_branch = on_branch
         self._children: weakref.WeakValueDictionary[int, ChildProcess] = weakref.WeakValueDictionary()
         self._forking = 0
         self._ended_early: dict[int, Exited] = {}
@@ -172,12 +173,19 @@ class Zygote:
         self.process: ChildProcess
 
     @classmethod
-    async def start(cls, kinds: Sequence[PreloadKind], *, allow_degraded: bool = False) -> Zygote:
-        """Start one that can fork ``kinds``. Its branches may still be loading; forks wait for them.
+    async def start(
+        cls,
+        kinds: Sequence[PreloadKind],
+        *,
+        allow_degraded: bool = False,
+        on_branch: Callable[[ChildProcess], None] = lambda _branch: None,
+    ) -> Zygote:
+        """Start one that can fork ``kinds``. Its branches may still be loading; forks wait for them. ``on_branch``
+        hears of each.
 
         Raises :class:`LaunchError`.
         """
-        zygote = cls(allow_degraded=allow_degraded)
+        zygote = cls(allow_degraded=allow_degraded, on_branch=on_branch)
         theirs = []
         for entry in kinds:
             zygote._channels[entry.kind], channel = Channel.pair()
@@ -229,7 +237,7 @@ class Zygote:
         """Fork a child and hand it ``channels`` (given away, whatever happens); ``keep`` are this side's ends,
         closed with the handle, or here when this fails.
 
-        Raises :class:`LaunchError`, or :class:`BrowserClosed` when the zygote has ended.
+        Raises :class:`LaunchError`, or :class:`ProcessLost` when the zygote has ended.
         """
         control, theirs = Channel.pair()
         errors, its_errors = LastWords.pipe(kind)
@@ -255,7 +263,7 @@ class Zygote:
             if isinstance(error, RequestFailed):
                 raise LaunchError(f"{kind} could not be forked: {error.detail}") from None
             if isinstance(error, ChannelClosed):
-                raise BrowserClosed(f"{kind} could not be forked: the zygote has ended") from None
+                raise ProcessLost(f"{kind} could not be forked: the zygote has ended") from None
             raise
         finally:
             self._forking -= 1
@@ -277,7 +285,7 @@ class Zygote:
             raise LaunchError(f"the zygote has not branched for {kind} within {timeout:g} s") from None
         await branch.ready(timeout)
         if branch.has_ended:
-            raise BrowserClosed(f"{kind} could not be forked: the zygote has ended")
+            raise ProcessLost(f"{kind} could not be forked: the zygote has ended")
         return branch
 
     def _on_branched(self, message: Branched, fds: Descriptors) -> None:
@@ -297,6 +305,7 @@ class Zygote:
         )
         self._children[message.pid] = process
         branch.set_result(process)
+        self._on_branch(process)
 
     def _on_exited(self, message: Exited) -> None:
         child = self._children.pop(message.pid, None)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TypeVar
 
-from ..interfaces.base import Reply, Request
+from ..errors import ChannelClosed, RequestFailed
+from ..interfaces.base import FailureCode, Reply, Request
 from ..interfaces.request_server import REQUESTS
 from ..interfaces.web_content import NewRequestServer
 from ..ipc import Channel, Connection, Descriptors
@@ -20,7 +21,7 @@ class Requests:
     """Asks the browser for a request_server when the first request is made, and for another one after :meth:`rest`.
 
     An idle one would cost as much memory as a small page does, and be a process that speaks to the network.
-    Each method raises what :class:`~cloister.ipc.Connection` raises.
+    Each method raises what :class:`~cloister.ipc.Connection` raises; NO_PROCESS when the request_server has ended.
     """
 
     def __init__(self, page: Connection) -> None:
@@ -35,7 +36,10 @@ class Requests:
             if connection is None or connection.closed:
                 _, fds = await self._page.request(NewRequestServer(), timeout=_TIMEOUT)
                 connection = self._open(fds)
-        return await connection.request(message, timeout=timeout)
+        try:
+            return await connection.request(message, timeout=timeout)
+        except ChannelClosed:
+            raise RequestFailed(FailureCode.NO_PROCESS, "its request_server has ended: try again") from None
 
     def request_blocking(self, message: Request[R], *, timeout: float) -> tuple[R, Descriptors]:
         """As :meth:`Connection.request_blocking`."""

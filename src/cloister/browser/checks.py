@@ -1,0 +1,96 @@
+"""What is asked of a page, checked before a process is bothered; and a page's failures as what is raised."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from pathlib import Path
+
+from ..errors import (
+    AddressRefused,
+    CloisterError,
+    InvalidArgument,
+    NavigationError,
+    RequestFailed,
+    TimeoutError,
+    printable,
+)
+from ..interfaces.base import FailureCode
+
+__all__ = ["checked_url", "deadline_of", "left", "navigation_error", "open_regular", "site_of", "write"]
+
+_MAX_FILE = 64 * 2**20
+
+
+def open_regular(path: str | os.PathLike[str]) -> int:
+    """Open a file for a child to read. A pipe or a device could block, or never end."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError as error:
+        raise InvalidArgument(f"{os.fspath(path)}: {error.strerror}") from None
+    info = os.fstat(fd)
+    if not stat.S_ISREG(info.st_mode) or info.st_size > _MAX_FILE:
+        os.close(fd)
+        what = f"more than {_MAX_FILE >> 20} MiB" if stat.S_ISREG(info.st_mode) else "not a regular file"
+        raise InvalidArgument(f"{os.fspath(path)}: {what}")
+    return fd
+
+
+def navigation_error(url: str, error: RequestFailed) -> CloisterError:
+    # The request_server names what it was asked for; so does the exception.
+    detail = error.detail.removeprefix(f"{printable(url, 400)}: ")
+    if error.code == FailureCode.ADDRESS_REFUSED:
+        return AddressRefused(url, error.code, detail)
+    if error.code == FailureCode.TIMED_OUT:
+        return TimeoutError(f"{printable(url, 200)}: {detail or 'timed out'}")
+    return NavigationError(url, error.code, detail)
+
+
+def checked_url(url: str) -> str:
+    """``url`` as it may enter: a bounded string with a scheme, without control characters.
+
+    The request_server parses it; this process does not.
+    """
+    if not isinstance(url, str):
+        raise InvalidArgument(f"a URL is a str, not {type(url).__name__}")
+    url = url.strip()
+    scheme, colon, _ = url.partition(":")
+    if (
+        not colon
+        or not scheme.isascii()
+        or not scheme.replace("+", "").replace("-", "").replace(".", "").isalnum()
+    ):
+        raise NavigationError(
+            url, FailureCode.BAD_URL, "not an absolute URL: it begins with http:// or https://"
+        )
+    if len(url) > 8192:
+        raise NavigationError(url, FailureCode.BAD_URL, f"{len(url)} characters; a URL has 8192 at the most")
+    if not url.isprintable():
+        raise NavigationError(url, FailureCode.BAD_URL, "it has control characters or line breaks")
+    return url
+
+
+def site_of(url: str) -> str | None:
+    """Scheme, host and port of a URL that was checked, for tables and reports. A label: nothing is decided by it."""
+    scheme, found, rest = url.partition("://")
+    authority = rest.split("/")[0].split("?")[0].split("#")[0].split("\\")[0]
+    host = authority.rpartition("@")[2]
+    return f"{scheme.lower()}://{host.lower()[:255]}" if found and host else None
+
+
+def deadline_of(timeout: float) -> float:
+    if timeout <= 0:
+        raise InvalidArgument(
+            f"timeout is {timeout:g} ms; nothing waits for ever here: give a positive number"
+        )
+    return time.monotonic() + timeout / 1000
+
+
+def left(deadline: float) -> float:
+    return max(0.001, deadline - time.monotonic())
+
+
+def write(path: str | os.PathLike[str] | None, data: bytes) -> None:
+    if path is not None:
+        Path(path).write_bytes(data)
