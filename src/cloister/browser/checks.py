@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..errors import (
     AddressRefused,
+    CircuitOpen,
     CloisterError,
     InvalidArgument,
     NavigationError,
@@ -42,6 +43,8 @@ def navigation_error(url: str, error: RequestFailed) -> CloisterError:
     detail = error.detail.removeprefix(f"{printable(url, 400)}: ")
     if error.code == FailureCode.ADDRESS_REFUSED:
         return AddressRefused(url, error.code, detail)
+    if error.code == FailureCode.CIRCUIT_OPEN:
+        return CircuitOpen(f"{printable(url, 200)}: {detail}")
     if error.code == FailureCode.TIMED_OUT:
         return TimeoutError(f"{printable(url, 200)}: {detail or 'timed out'}")
     return NavigationError(url, error.code, detail)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import msgspec
 
 from .. import ends
-from ..errors import ChannelClosed
+from ..errors import ChannelClosed, ProcessLost
 from ..interfaces import lookup_server, request_server
 from ..interfaces.lookup_server import LOOKUP_ADMIN, AddClient
 from ..interfaces.zygote import PreloadKind
@@ -88,7 +88,7 @@ class Processes:
         except ChannelClosed:
             for channel in (here, there, lookup_client):
                 channel.close()
-            raise
+            raise ProcessLost("the lookup_server has ended: try again") from None
         child = await self.fork(
             "request_server", msgspec.msgpack.encode(options), [there, lookup_client], keep=[here]
         )

@@ -13,7 +13,7 @@ import msgspec
 
 from .. import ends
 from ..ends import End
-from ..errors import BadMessage, PageCrashed, ProcessError, RequestFailed
+from ..errors import BadMessage, CircuitOpen, PageCrashed, ProcessError, RequestFailed
 from ..interfaces import request_server, web_content
 from ..interfaces.base import FailureCode, Message
 from ..interfaces.web_content import (
@@ -114,7 +114,7 @@ class Renderer:
                 await child.end()
                 child = await self._processes.fork_request_server(self._network)
         except ProcessError as error:
-            raise RequestFailed(FailureCode.NO_PROCESS, str(error)) from None
+            raise _no_process(error) from None
         if self._request_server is not None:
             self._request_server.kill()
         self._request_server = child
@@ -134,7 +134,7 @@ class Renderer:
         except BaseException as error:
             self._slots.release()
             if isinstance(error, ProcessError):
-                raise RequestFailed(FailureCode.NO_PROCESS, str(error)) from None
+                raise _no_process(error) from None
             raise
         decoder.site = self._site
         self._watch(self._until_decoded(decoder))
@@ -200,6 +200,11 @@ class Renderer:
         if self._next_request_server is not None:
             await _end_forked(self._next_request_server)
         await asyncio.gather(self.web_content.end(), *self._watched, return_exceptions=True)
+
+
+def _no_process(error: ProcessError) -> RequestFailed:
+    code = FailureCode.CIRCUIT_OPEN if isinstance(error, CircuitOpen) else FailureCode.NO_PROCESS
+    return RequestFailed(code, str(error))
 
 
 async def _end_forked(forking: asyncio.Task[ChildProcess]) -> None:

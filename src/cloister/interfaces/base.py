@@ -124,7 +124,8 @@ class FailureCode(enum.StrEnum):
     LAYOUT_FAILED = "layout_failed"
     NOT_LOADED = "not_loaded"
     # processes
-    NO_PROCESS = "no_process"
+    NO_PROCESS = "no_process"  # for now
+    CIRCUIT_OPEN = "circuit_open"  # one that is needed keeps ending, and is not started for a while
     SANDBOX = "sandbox"
     OUT_OF_MEMORY = "out_of_memory"
     CANCELLED = "cancelled"

@@ -24,7 +24,7 @@ OVERDUE: Final = 0.9
 _LATE: Final = 0.5
 """Seconds by which this process's own loop may be late before its children's answers are judged anew."""
 
-GRACE: Final = {"zygote": 4.0, "lookup_server": 4.0, "request_server": 4.0}
+GRACE: Final[dict[str, float]] = {"zygote": 4.0, "lookup_server": 4.0, "request_server": 4.0}
 """Seconds that an unresponsive child of a kind has before it is ended; one that has none here may be busy with a
 large page or image, and is ended at the deadline of whoever waits for it."""
 
