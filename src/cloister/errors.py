@@ -22,6 +22,7 @@ __all__ = [
     "InvalidArgument",
     "LaunchError",
     "NavigationError",
+    "OutOfDescriptors",
     "PageClosed",
     "PageCrashed",
     "ProcessError",
@@ -90,6 +91,18 @@ class ProcessLost(ProcessError):
 class CircuitOpen(ProcessError):
     """A process that everything needs keeps ending, so for a while it is not started again. The message says for
     how long."""
+
+
+class OutOfDescriptors(ProcessError):
+    """This program has as many files and sockets open as it may (RLIMIT_NOFILE), so nothing could be opened for
+    this. Close pages, lower ``max_live_pages``, or raise the limit (``ulimit -n``)."""
+
+    retriable = True
+
+    def __init__(self) -> None:
+        super().__init__(
+            "no file descriptor is left in this program: close pages, lower max_live_pages, or raise `ulimit -n`"
+        )
 
 
 class ChannelClosed(ProcessError):

@@ -17,10 +17,11 @@ from ..process import ChildProcess
 from ..process.supervisor import HealthEvent, Supervisor
 from .ahead import Ahead
 from .async_page import AsyncPage, child_info
-from .checks import open_regular
+from .checks import descriptors_left, open_regular
 from .network import NetworkPolicy
 from .processes import Processes
 from .renderer import Renderer
+from .room import Room, default_room
 from .values import Image, ProcessInfo, Viewport
 
 __all__ = ["DEFAULT_VIEWPORT", "USER_AGENT", "AsyncBrowser"]
@@ -41,6 +42,8 @@ class AsyncBrowser:
 
     ``network``: what pages may reach (:class:`NetworkPolicy`; public addresses only by default).
     ``viewport``: the size of new pages. ``user_agent``: what servers are told.
+    ``max_live_pages``: how many documents may have processes at once; who loads one more waits in order, until the
+    deadline of the action. As many as there are descriptors for (256 at most) unless given.
     ``ca_certs``: a PEM file of further certificate authorities to trust, beside the system's.
     ``allow_degraded``: run although the kernel lacks a layer of the sandbox that is otherwise required;
     ``cloister doctor`` tells which.
@@ -53,6 +56,7 @@ class AsyncBrowser:
         viewport: Viewport | None = None,
         user_agent: str = USER_AGENT,
         ca_certs: str | os.PathLike[str] | None = None,
+        max_live_pages: int | None = None,
         allow_degraded: bool = False,
     ) -> None:
         self._network = network or NetworkPolicy()
@@ -65,6 +69,7 @@ class AsyncBrowser:
         self._ending: set[asyncio.Task[None]] = set()
         self._ahead = Ahead(lambda: self._fork_renderer(self._usual, will_fetch=True), self.see_off)
         self._usual = web_content.Options(width=self._viewport["width"], height=self._viewport["height"])
+        self._room = Room(default_room() if max_live_pages is None else max_live_pages)
         self._closed = False
         self._supervisor: Supervisor
         self._listeners: list[Callable[[HealthEvent], object]] = []
@@ -120,7 +125,8 @@ class AsyncBrowser:
 
         Raises :class:`ImageError` when it is broken, too large, or of no known format.
         """
-        decoder = await self._running().decoders.take()
+        with descriptors_left():
+            decoder = await self._running().decoders.take()
         try:
             connection = Connection(decoder.channel, IMAGES, "client")
             try:
@@ -155,10 +161,20 @@ class AsyncBrowser:
             self._supervisor.close()
 
     async def start_renderer(self, options: web_content.Options, *, will_fetch: bool) -> Renderer:
-        """For a page: the processes of one navigation."""
-        if will_fetch and options == self._usual and (ahead := self._ahead.take()) is not None:
-            return ahead
-        return await self._fork_renderer(options, will_fetch=will_fetch)
+        """For a page: the processes of one navigation, as soon as there is room for them."""
+        await self._room.take()
+        try:
+            renderer = self._ahead.take() if will_fetch and options == self._usual else None
+            renderer = renderer or await self._fork_renderer(options, will_fetch=will_fetch)
+        except BaseException:
+            self._room.give_back()
+            raise
+        renderer.on_gone = self._room.give_back
+        return renderer
+
+    def why_wait(self) -> str:
+        """For a page whose deadline passed before it got a process."""
+        return self._room.why_wait() if self._room.is_full else "none could be forked"
 
     async def _fork_renderer(self, options: web_content.Options, *, will_fetch: bool) -> Renderer:
         return await Renderer.start(self._running(), options, self._request_options, will_fetch=will_fetch)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import contextlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, get_args
@@ -42,7 +43,16 @@ from ..process import ChildProcess
 from ..process.handle import UNWANTED
 from ..process.supervisor import HealthEvent
 from . import picture
-from .checks import checked_url, deadline_of, left, navigation_error, open_regular, site_of, write
+from .checks import (
+    checked_url,
+    deadline_of,
+    descriptors_left,
+    left,
+    navigation_error,
+    open_regular,
+    site_of,
+    write,
+)
 from .crash_page import crash_page
 from .history import Entry, History
 from .paper import print_request
@@ -182,7 +192,7 @@ class AsyncPage:
 
     async def _navigate(self, entry: Entry, timeout: float) -> Response:
         deadline = deadline_of(timeout)
-        async with self._lock:
+        async with self._turn():
             loaded = await self._load(entry, deadline, timeout)
             return Response(loaded.url, loaded.status, dict(loaded.headers))
 
@@ -223,7 +233,9 @@ class AsyncPage:
             async with asyncio.timeout(left(deadline)):
                 return await self._browser.start_renderer(options, will_fetch=will_fetch)
         except builtins.TimeoutError:
-            raise TimeoutError(f"{printable(self._url, 200)}: no process within {timeout:g} ms") from None
+            raise TimeoutError(
+                f"{printable(self._url, 200)}: no process within {timeout:g} ms: {self._browser.why_wait()}"
+            ) from None
 
     # ── what a loaded page gives ─────────────────────────────────────────────────────────────────────────────
 
@@ -239,7 +251,7 @@ class AsyncPage:
         This process encodes it from plain pixels, so it is a well-formed PNG whatever the page does.
         """
         deadline = deadline_of(timeout)
-        async with self._lock:
+        async with self._turn():
             if self._crash is not None and self._crash_told:
                 png = await self._picture_of_crash(self._crash, deadline, timeout)
             else:
@@ -293,7 +305,7 @@ class AsyncPage:
         """
         deadline = deadline_of(timeout)
         request = print_request(format, landscape, width, height, margin)
-        async with self._lock:
+        async with self._turn():
             await self._document(deadline, timeout)
             reply, fds = await self._ask(request, deadline=deadline, timeout=timeout)
             data = self._unpack(reply.body, fds, _MAX_PDF)
@@ -314,7 +326,7 @@ class AsyncPage:
 
     async def _text(self, format: TextFormat, timeout: float) -> str:
         deadline = deadline_of(timeout)
-        async with self._lock:
+        async with self._turn():
             await self._document(deadline, timeout)
             reply, fds = await self._ask(GetText(format), deadline=deadline, timeout=timeout)
             return self._unpack(reply.body, fds, _MAX_TEXT).decode("utf-8", "replace")
@@ -322,7 +334,7 @@ class AsyncPage:
     async def links(self, *, timeout: float = DEFAULT_TIMEOUT) -> list[Link]:
         """The links of the document in its order, each once, resolved to absolute URLs; at most 10,000."""
         deadline = deadline_of(timeout)
-        async with self._lock:
+        async with self._turn():
             await self._document(deadline, timeout)
             reply, fds = await self._ask(GetLinks(), deadline=deadline, timeout=timeout)
             data = self._unpack(reply.body, fds, _MAX_LINKS)
@@ -365,6 +377,13 @@ class AsyncPage:
         if renderer is not None:
             renderer.kill(why)
             self._browser.see_off(renderer)
+
+    @contextlib.asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """One action at a time."""
+        async with self._lock:
+            with descriptors_left():
+                yield
 
     # ── asking the page's process ────────────────────────────────────────────────────────────────────────────
 

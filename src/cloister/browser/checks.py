@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import stat
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import (
@@ -13,13 +16,23 @@ from ..errors import (
     CloisterError,
     InvalidArgument,
     NavigationError,
+    OutOfDescriptors,
     RequestFailed,
     TimeoutError,
     printable,
 )
 from ..interfaces.base import FailureCode
 
-__all__ = ["checked_url", "deadline_of", "left", "navigation_error", "open_regular", "site_of", "write"]
+__all__ = [
+    "checked_url",
+    "deadline_of",
+    "descriptors_left",
+    "left",
+    "navigation_error",
+    "open_regular",
+    "site_of",
+    "write",
+]
 
 _MAX_FILE = 64 * 2**20
 
@@ -80,6 +93,17 @@ def site_of(url: str) -> str | None:
     authority = rest.split("/")[0].split("?")[0].split("#")[0].split("\\")[0]
     host = authority.rpartition("@")[2]
     return f"{scheme.lower()}://{host.lower()[:255]}" if found and host else None
+
+
+@contextlib.contextmanager
+def descriptors_left() -> Iterator[None]:
+    """Raise :class:`OutOfDescriptors` where the kernel says EMFILE or ENFILE."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE):
+            raise
+        raise OutOfDescriptors from error
 
 
 def deadline_of(timeout: float) -> float:

@@ -50,6 +50,7 @@ class Renderer:
         self, processes: Processes, web_content: ChildProcess, network: request_server.Options
     ) -> None:
         self.on_progress: Callable[[int, int], None] = lambda _done, _total: None
+        self.on_gone: Callable[[], None] = lambda: None
         self.web_content = web_content
         self.page = Connection(
             web_content.channel, PAGE, "client", self._handlers(), on_close=self._on_page_closed
@@ -200,6 +201,7 @@ class Renderer:
         if self._next_request_server is not None:
             await _end_forked(self._next_request_server)
         await asyncio.gather(self.web_content.end(), *self._watched, return_exceptions=True)
+        self.on_gone()
 
 
 def _no_process(error: ProcessError) -> RequestFailed:

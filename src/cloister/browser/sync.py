@@ -92,6 +92,7 @@ class Browser:
         viewport: Viewport | None = None,
         user_agent: str = USER_AGENT,
         ca_certs: str | os.PathLike[str] | None = None,
+        max_live_pages: int | None = None,
         allow_degraded: bool = False,
     ) -> None:
         self._browser = AsyncBrowser(
@@ -99,6 +100,7 @@ class Browser:
             viewport=viewport,
             user_agent=user_agent,
             ca_certs=ca_certs,
+            max_live_pages=max_live_pages,
             allow_degraded=allow_degraded,
         )
         self._thread = _LoopThread()

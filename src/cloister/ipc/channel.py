@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import array
+import errno
+import os
 import socket
 
 from ..errors import BadMessage, ChannelClosed
@@ -58,7 +60,8 @@ class Channel:
 
     def receive(self) -> tuple[bytes, Descriptors]:
         """One packet. Raises BlockingIOError when there is none, ChannelClosed at the end, BadMessage when it does
-        not fit: what the kernel had to cut off was never ours to accept."""
+        not fit: what the kernel had to cut off was never ours to accept. Descriptors that this process has no room
+        for are ``lost``, which is nobody's fault but its own."""
         if not self._buffer:
             self._buffer = bytearray(MAX_PACKET + 1)
         try:
@@ -70,6 +73,14 @@ class Channel:
         except OSError as error:
             raise ChannelClosed("the other end of the channel is gone") from error
         fds = Descriptors(_descriptors(control))
+        if (
+            flags & socket.MSG_CTRUNC
+            and len(fds) < MAX_DESCRIPTORS
+            and not flags & socket.MSG_TRUNC
+            and _table_is_full()
+        ):
+            fds.lose()
+            return bytes(memoryview(self._buffer)[:size]), fds
         if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC) or size > MAX_PACKET:
             fds.close()
             raise BadMessage("a packet came that is too large, or has too many descriptors")
@@ -83,6 +94,14 @@ class Channel:
     def detach(self) -> int:
         """Give the descriptor away; the channel is closed without closing it."""
         return self._socket.detach()
+
+
+def _table_is_full() -> bool:
+    try:
+        os.close(os.dup(0))
+    except OSError as error:
+        return error.errno in (errno.EMFILE, errno.ENFILE)
+    return False
 
 
 def _descriptors(control: list[tuple[int, int, bytes]]) -> list[int]:

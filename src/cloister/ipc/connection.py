@@ -16,7 +16,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar, cast
 
-from ..errors import BadMessage, ChannelClosed, RequestFailed, TimeoutError, printable
+from ..errors import BadMessage, ChannelClosed, OutOfDescriptors, RequestFailed, TimeoutError, printable
 from ..interfaces.base import Event, Failure, FailureCode, Interface, Message, Reply, Request, reply_type
 from .channel import Channel
 from .codec import Packet, codec, failure_code
@@ -207,7 +207,11 @@ class Connection:
 
     def _take(self, data: bytes, fds: Descriptors) -> None:
         packet, request_id, message = self._codec.decode(data)
-        fds.check(message.expected_descriptors() if message is not None else ())
+        try:
+            fds.check(message.expected_descriptors() if message is not None else ())
+        except OutOfDescriptors as error:
+            self._took_no_descriptors(packet, request_id, error)
+            return
         if packet is Packet.EVENT and message is not None:
             self._count_event()
             self._handler(message)(message, fds)
@@ -217,6 +221,17 @@ class Connection:
             self._answered(request_id, cast("Reply", message), fds)
         elif request_id in self._working:
             self._working[request_id].cancel()
+
+    def _took_no_descriptors(self, packet: Packet, request_id: int, error: OutOfDescriptors) -> None:
+        """A message without its descriptors is worth nothing; whoever waits for it is told why."""
+        if packet is Packet.REPLY and request_id in self._waiting:
+            _, future = self._waiting.pop(request_id)
+            if not future.done():
+                future.set_exception(error)
+        elif packet is Packet.REQUEST:
+            self._answer(request_id, Failure(FailureCode.NO_PROCESS, str(error)), ())
+        else:
+            log.error("%s: an event was lost: %s", self._interface.name, error)
 
     def _count_event(self) -> None:
         now = self._loop.time()

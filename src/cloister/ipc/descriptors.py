@@ -8,7 +8,7 @@ import signal
 import stat
 from collections.abc import Sequence
 
-from ..errors import BadMessage
+from ..errors import BadMessage, OutOfDescriptors
 from ..interfaces.base import Descriptor
 
 __all__ = ["BITMAP_SEALS", "SEALED", "Descriptors", "check"]
@@ -25,10 +25,12 @@ SEALED = BITMAP_SEALS | F_SEAL_WRITE
 class Descriptors:
     """Open descriptors that belong to whoever holds this. What is not taken is closed with it."""
 
-    __slots__ = ("_fds",)
+    __slots__ = ("_fds", "lost")
 
     def __init__(self, fds: Sequence[int] = ()) -> None:
         self._fds = list(fds)
+        self.lost = False
+        """Whether some could not be taken in, so that there is none."""
 
     def __len__(self) -> int:
         return len(self._fds)
@@ -46,12 +48,20 @@ class Descriptors:
         """The descriptors to look at; they stay owned here."""
         return tuple(self._fds)
 
+    def lose(self) -> None:
+        """Close what came: the rest of it did not."""
+        self.close()
+        self.lost = True
+
     def close(self) -> None:
         while self._fds:
             os.close(self._fds.pop())
 
     def check(self, expected: Sequence[Descriptor]) -> None:
-        """Raise :class:`BadMessage` unless these are exactly what the message's type says."""
+        """Raise :class:`BadMessage` unless these are exactly what the message's type says, and
+        :class:`OutOfDescriptors` when there was no room for them."""
+        if self.lost:
+            raise OutOfDescriptors
         if len(self._fds) != len(expected):
             raise BadMessage(f"{len(self._fds)} descriptors came where {len(expected)} were expected")
         for fd, kind in zip(self._fds, expected, strict=True):
