@@ -18,7 +18,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.conftest import children, descriptors
 
 from cloister import ends
 from cloister.errors import ChannelClosed, LaunchError, ProcessLost, RequestFailed
@@ -30,6 +29,7 @@ from cloister.interfaces.zygote import PreloadKind
 from cloister.ipc import Channel, Connection
 from cloister.process import ChildProcess, Zygote, launch
 from cloister.process.kinds import MODULES
+from tests.conftest import children, descriptors
 
 FORKED = {
     "request_server": (request_server.Options(user_agent="test"), 2),
