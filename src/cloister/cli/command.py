@@ -83,8 +83,9 @@ def _degraded(parser: argparse.ArgumentParser) -> None:
                         help="run although this machine lacks a layer of the sandbox")  # fmt: skip
 
 
-def _lazily(module: str, name: str) -> Run:
-    """The function ``name`` of ``cloister.cli.<module>``, imported when it is called; the zygote loads meanwhile."""
+def _lazily(module: str, name: str, *, zygote: bool = True) -> Run:
+    """The function ``name`` of ``cloister.cli.<module>``, imported when it is called; the ``zygote`` of a command
+    that has one loads meanwhile."""
 
     def run(arguments: argparse.Namespace) -> int:
         from importlib import import_module
@@ -92,7 +93,8 @@ def _lazily(module: str, name: str) -> Run:
         from cloister.process import spawn
 
         try:
-            spawn.spawn_ahead("zygote")
+            if zygote:
+                spawn.spawn_ahead("zygote")
             function: Run = getattr(import_module(f"cloister.cli.{module}"), name)
             return function(arguments)
         finally:
@@ -153,7 +155,22 @@ def build_parser() -> argparse.ArgumentParser:
         "doctor", _lazily("shows", "doctor"), "what this machine's kernel offers, and what each process gets"
     )
     doctor.add_argument("--json", action="store_true", help="the report for scripts")
+    _add_crashes(commands.add_parser("crashes", help="what is known of processes that crashed", epilog=CODES))
     return parser
+
+
+def _add_crashes(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    listed = commands.add_parser("list", help="a line for each report, the newest first")
+    listed.set_defaults(run=_lazily("crashes", "list_reports", zygote=False))
+    shown = commands.add_parser("show", help="everything that one report says")
+    shown.add_argument("id", metavar="ID|latest", help="one of the list, or the newest")
+    shown.set_defaults(run=_lazily("crashes", "show", zygote=False))
+    for command in (listed, shown):
+        command.add_argument("--json", action="store_true", help="the report for scripts")
+    cleared = commands.add_parser("clear", help="delete reports")
+    cleared.add_argument("ids", metavar="ID", nargs="*", help="which ones; all if none is named")
+    cleared.set_defaults(run=_lazily("crashes", "clear", zygote=False))
 
 
 def _complain(arguments: argparse.Namespace, error: Exception) -> None:
