@@ -33,6 +33,14 @@ def descriptors() -> dict[int, str]:
     return {fd: what for fd, what in found.items() if "/proc/" not in what and "urandom" not in what}
 
 
+@pytest.fixture(autouse=True, scope="session")
+def no_report_goes_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What tests let crash is reported into a folder of theirs, never into the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 @pytest.fixture(autouse=True, scope="module")
 def nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fails the module whose tests leave a child process, a zombie, a socket, a memfd or any other descriptor."""
