@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from ..errors import BadMessage, BrowserClosed, ChannelClosed, ImageError, InvalidArgument, RequestFailed
 from ..interfaces import web_content
@@ -18,6 +18,7 @@ from ..process.supervisor import HealthEvent, Supervisor
 from .ahead import Ahead
 from .async_page import AsyncPage, child_info
 from .checks import descriptors_left, open_regular
+from .crashed import report_crash
 from .network import NetworkPolicy
 from .processes import Processes
 from .renderer import Renderer
@@ -44,6 +45,7 @@ class AsyncBrowser:
     ``viewport``: the size of new pages. ``user_agent``: what servers are told.
     ``max_live_pages``: how many documents may have processes at once; who loads one more waits in order, until the
     deadline of the action. As many as there are descriptors for (256 at most) unless given.
+    ``crash_reports``: whether a process that ends as it should not leaves a report for ``cloister crashes``.
     ``ca_certs``: a PEM file of further certificate authorities to trust, beside the system's.
     ``allow_degraded``: run although the kernel lacks a layer of the sandbox that is otherwise required;
     ``cloister doctor`` tells which.
@@ -57,12 +59,14 @@ class AsyncBrowser:
         user_agent: str = USER_AGENT,
         ca_certs: str | os.PathLike[str] | None = None,
         max_live_pages: int | None = None,
+        crash_reports: bool = True,
         allow_degraded: bool = False,
     ) -> None:
         self._network = network or NetworkPolicy()
         self._viewport = _checked_viewport(viewport or DEFAULT_VIEWPORT)
         self._request_options = self._network.request_options(user_agent)
         self._extra_roots = _read_roots(ca_certs)
+        self._crash_reports = crash_reports
         self._allow_degraded = allow_degraded
         self._processes: Processes | None = None
         self._pages: list[AsyncPage] = []
@@ -159,6 +163,7 @@ class AsyncBrowser:
         if self._processes is not None:
             await self._processes.close()
             self._supervisor.close()
+            await asyncio.gather(*self._ending, return_exceptions=True)
 
     async def start_renderer(self, options: web_content.Options, *, will_fetch: bool) -> Renderer:
         """For a page: the processes of one navigation, as soon as there is room for them."""
@@ -185,7 +190,10 @@ class AsyncBrowser:
 
     def see_off(self, renderer: Renderer) -> None:
         """For a page: wait for the end of processes that are killed, while it goes on."""
-        task = asyncio.create_task(renderer.close())
+        self._keep(renderer.close())
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
 
@@ -196,7 +204,8 @@ class AsyncBrowser:
             listener(event)
 
     def _on_end(self, child: ChildProcess) -> None:
-        pass
+        if self._crash_reports:
+            self._keep(report_crash(child))
 
     def forget(self, page: AsyncPage) -> None:
         """For a page that closes."""

@@ -93,6 +93,7 @@ class Browser:
         user_agent: str = USER_AGENT,
         ca_certs: str | os.PathLike[str] | None = None,
         max_live_pages: int | None = None,
+        crash_reports: bool = True,
         allow_degraded: bool = False,
     ) -> None:
         self._browser = AsyncBrowser(
@@ -101,6 +102,7 @@ class Browser:
             user_agent=user_agent,
             ca_certs=ca_certs,
             max_live_pages=max_live_pages,
+            crash_reports=crash_reports,
             allow_degraded=allow_degraded,
         )
         self._thread = _LoopThread()

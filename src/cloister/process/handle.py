@@ -155,6 +155,11 @@ class ChildProcess:
         return self._ending
 
     @property
+    def status(self) -> ExitStatus | None:
+        """What the kernel said of its end; None while it lives."""
+        return self._exit.result() if self._exit.done() else None
+
+    @property
     def report(self) -> Ready | None:
         """What the child said of its lock-down; None before it has, and when it never could."""
         if not self._ready.done() or self._ready.cancelled() or self._ready.exception() is not None:

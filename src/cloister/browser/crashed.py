@@ -1,0 +1,39 @@
+"""What is left of a process that ended as it should not have: a report for whoever looks after the program."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from ..process import ChildProcess
+
+__all__ = ["report_crash"]
+
+
+async def report_crash(child: ChildProcess) -> None:
+    """Write the report of an ended ``child``. One that cannot be written is logged, and nothing else."""
+    status = child.status
+    if status is None:
+        return
+    facts: dict[str, Any] = {
+        "kind": child.kind,
+        "pid": child.pid,
+        "end": child.ending,
+        "site": child.site,
+        "trace": child.last_words.text if child.last_words else "",
+        "layers": child.report.layers if child.report else (),
+    }
+    used = {
+        "max_rss_bytes": status.max_rss,
+        "cpu_seconds": status.cpu_seconds,
+        "age_seconds": time.monotonic() - child.started,
+    }
+    await asyncio.to_thread(_write, facts, used)
+
+
+def _write(facts: dict[str, Any], used: dict[str, Any]) -> None:
+    """In a thread: it looks up versions and writes a file."""
+    from ..process.crashes import CrashReport, CrashStore, ResourceUse
+
+    CrashStore().write(CrashReport.of(**facts, usage=ResourceUse(**used)))
