@@ -92,7 +92,7 @@ class AsyncPage:
         self._history = History()
         self._crash: End | None = None
         self._crash_told = False
-        self.is_discarded = False
+        self._discarded = False
         self.used_at = time.monotonic()
         self._url = "about:blank"
         self._failure: str | None = None
@@ -122,6 +122,21 @@ class AsyncPage:
 
     def is_closed(self) -> bool:
         return self._closed
+
+    @property
+    def is_discarded(self) -> bool:
+        """Whether its processes were ended because memory was needed. It has its URL, its title and its history, and
+        is loaded again when it is next asked for anything."""
+        return self._discarded
+
+    def discard(self) -> bool:
+        """End the processes of this page, unless it is at work; whether that was done. For a program that knows
+        which pages it will not need soon: the browser does it by itself when memory is short."""
+        if self._closed or self._lock.locked() or self._renderer is None or self._loaded is None:
+            return False
+        self._discarded = True
+        self._drop(Killed("memory was needed", quiet=True))
+        return True
 
     def on(self, event: PageEvent, handler: Callable[..., object]) -> None:
         """Call ``handler`` at each event: ``crash`` with this page; ``progress`` with the number of subresources that
@@ -200,6 +215,7 @@ class AsyncPage:
         self._check_open()
         self._drop()
         self._url, self._loaded, self._failure, self._crash = entry.url, None, None, None
+        self._discarded = False
         try:
             renderer = await self._start(deadline, timeout, entry.will_fetch)
             renderer.work_for(site_of(entry.url))
@@ -399,7 +415,7 @@ class AsyncPage:
             self._crash_told = True
             raise PageCrashed(self._url, self._crash)
         entry = self._history.current
-        if self.is_discarded and entry is not None:
+        if self._discarded and entry is not None:
             return await self._load(entry, deadline, timeout)
         if self._loaded is None:
             raise self._not_loaded()

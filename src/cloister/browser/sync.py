@@ -181,6 +181,19 @@ class Page:
     def is_closed(self) -> bool:
         return self._page.is_closed()
 
+    @property
+    def is_discarded(self) -> bool:
+        """As :attr:`AsyncPage.is_discarded`."""
+        return self._page.is_discarded
+
+    def discard(self) -> bool:
+        """As :meth:`AsyncPage.discard`."""
+
+        async def discard() -> bool:
+            return self._page.discard()
+
+        return self._thread.run(discard())
+
     def on(self, event: PageEvent, handler: Callable[..., object]) -> None:
         """As :meth:`AsyncPage.on`; ``handler`` is called in the browser's thread, and must not call the page (a
         :class:`HealthEvent` may be called from anywhere)."""
