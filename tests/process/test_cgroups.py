@@ -29,14 +29,14 @@ MIB = 1 << 20
 
 
 def state() -> dict[Path, tuple[set[str], str]]:
-    """What is in every cgroup of this process's, and in the one above it, and what is switched on for those."""
+    """Which cgroups of this process's making are in its own cgroups, and in those above; what is enabled there."""
     places = [place.folder for place in own_places().values()]
     seen = {*places, *(folder.parent for folder in places if (folder.parent / "cgroup.procs").exists())}
     found = {}
     for folder in seen:
         switch = folder / "cgroup.subtree_control"
         enabled = switch.read_text() if switch.exists() else ""
-        found[folder] = {entry.name for entry in folder.iterdir() if entry.is_dir()}, enabled
+        found[folder] = {path.name for path in folder.glob(f"cloister-*-{os.getpid()}-*")}, enabled
     return found
 
 
