@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.conftest import descriptors
 
 from cloister.process import pressure
 from cloister.process.pressure import Pressure, PressureWatch
+from tests.conftest import descriptors
 
 CPU = Path("/proc/pressure/cpu")
 """Has the form of the memory's, and is easy to raise."""

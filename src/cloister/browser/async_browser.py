@@ -14,11 +14,13 @@ from ..interfaces import web_content
 from ..interfaces.image_decoder import IMAGES, Decode, Decoded, DecodeFile
 from ..ipc import Connection, Descriptors, blob, memory
 from ..process import ChildProcess
+from ..process.limiter import Limiter
 from ..process.supervisor import HealthEvent, Supervisor
 from .ahead import Ahead
 from .async_page import AsyncPage, child_info
 from .checks import descriptors_left, open_regular
 from .crashed import report_crash
+from .memory import MemoryKeeper, default_budget, size
 from .network import NetworkPolicy
 from .processes import Processes
 from .renderer import Renderer
@@ -32,6 +34,7 @@ USER_AGENT = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Ge
 """Honest about what it is; the tokens before it are what servers expect of anything that shows pages."""
 _MAX_ROOTS = 4 * 2**20
 _DECODE_TIMEOUT = 30.0
+_PAGE_MEMORY = 2**30  # bytes; a page of documentation takes 20 MiB, a gallery of photographs 200
 
 
 class AsyncBrowser:
@@ -45,6 +48,10 @@ class AsyncBrowser:
     ``viewport``: the size of new pages. ``user_agent``: what servers are told.
     ``max_live_pages``: how many documents may have processes at once; who loads one more waits in order, until the
     deadline of the action. As many as there are descriptors for (256 at most) unless given.
+    ``memory_budget``: bytes, or a text such as ``"2 GiB"``, that all processes together may take: beyond it, pages
+    that nobody uses are discarded (:attr:`AsyncPage.is_discarded`), then new ones wait. Half of the machine's
+    memory unless given. ``max_page_memory``: the same for one page's process, which is ended beyond it (1 GiB).
+    ``max_cpu_percent``: of one core, for each page's process; no limit unless given.
     ``crash_reports``: whether a process that ends as it should not leaves a report for ``cloister crashes``.
     ``ca_certs``: a PEM file of further certificate authorities to trust, beside the system's.
     ``allow_degraded``: run although the kernel lacks a layer of the sandbox that is otherwise required;
@@ -59,6 +66,9 @@ class AsyncBrowser:
         user_agent: str = USER_AGENT,
         ca_certs: str | os.PathLike[str] | None = None,
         max_live_pages: int | None = None,
+        memory_budget: int | str | None = None,
+        max_page_memory: int | str | None = None,
+        max_cpu_percent: float | None = None,
         crash_reports: bool = True,
         allow_degraded: bool = False,
     ) -> None:
@@ -66,6 +76,10 @@ class AsyncBrowser:
         self._viewport = _checked_viewport(viewport or DEFAULT_VIEWPORT)
         self._request_options = self._network.request_options(user_agent)
         self._extra_roots = _read_roots(ca_certs)
+        self._budget = default_budget() if memory_budget is None else size("memory_budget", memory_budget)
+        page_memory = None if max_page_memory is None else size("max_page_memory", max_page_memory)
+        self._page_memory = page_memory or _PAGE_MEMORY
+        self._limiter = Limiter(page_memory, max_cpu_percent)
         self._crash_reports = crash_reports
         self._allow_degraded = allow_degraded
         self._processes: Processes | None = None
@@ -76,6 +90,7 @@ class AsyncBrowser:
         self._room = Room(default_room() if max_live_pages is None else max_live_pages)
         self._closed = False
         self._supervisor: Supervisor
+        self._memory: MemoryKeeper
         self._listeners: list[Callable[[HealthEvent], object]] = []
 
     async def start(self) -> Self:
@@ -96,6 +111,14 @@ class AsyncBrowser:
                 self._supervisor.close()
                 raise
             self._processes = processes
+            self._limiter.start()
+            self._memory = MemoryKeeper(
+                lambda: self._pages,
+                lambda: [*processes.standing(), *(child for page in self._pages for child in page.children)],
+                self._room,
+                budget=self._budget,
+                page_limit=self._page_memory,
+            )
         return self
 
     async def __aenter__(self) -> Self:
@@ -158,10 +181,13 @@ class AsyncBrowser:
             return
         self._closed = True
         await asyncio.gather(*(page.close() for page in self.pages), return_exceptions=True)
+        if self._processes is not None:
+            await self._memory.close()
         await self._ahead.close()
         await asyncio.gather(*self._ending, return_exceptions=True)
         if self._processes is not None:
             await self._processes.close()
+            await self._limiter.close()
             self._supervisor.close()
             await asyncio.gather(*self._ending, return_exceptions=True)
 
@@ -175,6 +201,11 @@ class AsyncBrowser:
             self._room.give_back()
             raise
         renderer.on_gone = self._room.give_back
+        try:
+            self._limiter.hold(renderer.web_content)
+        except BaseException:
+            self.see_off(renderer)
+            raise
         return renderer
 
     def why_wait(self) -> str:

@@ -113,12 +113,14 @@ class AsyncPage:
         return self._viewport
 
     @property
+    def children(self) -> list[ChildProcess]:
+        """For the browser: the handles of :attr:`processes`, the page's own first."""
+        return self._renderer.processes if self._renderer else []
+
+    @property
     def processes(self) -> list[ProcessInfo]:
         """The live processes of this page."""
-        renderer = self._renderer
-        if renderer is None:
-            return []
-        return [info for child in renderer.processes if (info := child_info(child, self._url)) is not None]
+        return [info for child in self.children if (info := child_info(child, self._url)) is not None]
 
     def is_closed(self) -> bool:
         return self._closed

@@ -93,6 +93,9 @@ class Browser:
         user_agent: str = USER_AGENT,
         ca_certs: str | os.PathLike[str] | None = None,
         max_live_pages: int | None = None,
+        memory_budget: int | str | None = None,
+        max_page_memory: int | str | None = None,
+        max_cpu_percent: float | None = None,
         crash_reports: bool = True,
         allow_degraded: bool = False,
     ) -> None:
@@ -102,6 +105,9 @@ class Browser:
             user_agent=user_agent,
             ca_certs=ca_certs,
             max_live_pages=max_live_pages,
+            memory_budget=memory_budget,
+            max_page_memory=max_page_memory,
+            max_cpu_percent=max_cpu_percent,
             crash_reports=crash_reports,
             allow_degraded=allow_degraded,
         )

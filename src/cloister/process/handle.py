@@ -91,6 +91,8 @@ class ChildProcess:
         self.channels = tuple(channels)
         self.site: str | None = None
         """What it works for: scheme, host and port, or None."""
+        self.why_killed: Callable[[], End | None] = lambda: None
+        """Asked when SIGKILL ended it that this process did not send: a cgroup's limit may have."""
         self.started = time.monotonic()
         self.is_unresponsive = False
         self._fate: End | None = None
@@ -125,6 +127,11 @@ class ChildProcess:
     def channel(self) -> Channel:
         """The first work channel: this side's end of it."""
         return self.channels[0]
+
+    @property
+    def pidfd(self) -> int:
+        """It stays the handle's."""
+        return self._pidfd
 
     @property
     def is_alive(self) -> bool:
@@ -272,7 +279,8 @@ class ChildProcess:
         """The end, as the kernel told it of our own child, or the zygote of one that it forked."""
         if self._exit.done():
             return
-        self._ending = _ending(status, self._fate, self.last_words)
+        fate = self._fate or (self.why_killed() if status.signal == signal.SIGKILL else None)
+        self._ending = _ending(status, fate, self.last_words)
         self._exit.set_result(status)
         said = self.last_words.tail() if self.last_words else ""
         self._fail_ready(LaunchError(f"{self.kind} ended before it was ready: {status}{said}"))
