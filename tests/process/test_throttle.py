@@ -31,8 +31,8 @@ def running(program: str) -> Iterator[Child]:
         try:
             yield Child(process.pid, pidfd)
         finally:
-            os.close(pidfd)
             process.kill()
+            os.close(pidfd)
 
 
 def spinner() -> contextlib.AbstractContextManager[Child]:
