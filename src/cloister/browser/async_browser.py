@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -12,7 +13,7 @@ from typing import Any, Literal, Self
 from ..errors import BadMessage, BrowserClosed, ChannelClosed, ImageError, InvalidArgument, RequestFailed
 from ..interfaces import web_content
 from ..interfaces.image_decoder import IMAGES, Decode, Decoded, DecodeFile
-from ..ipc import Connection, Descriptors, blob, memory
+from ..ipc import Connection, Descriptors, blob, memory, trace
 from ..process import ChildProcess
 from ..process.limiter import Limiter
 from ..process.supervisor import HealthEvent, Supervisor
@@ -56,6 +57,8 @@ class AsyncBrowser:
     ``ca_certs``: a PEM file of further certificate authorities to trust, beside the system's.
     ``allow_degraded``: run although the kernel lacks a layer of the sandbox that is otherwise required;
     ``cloister doctor`` tells which.
+    ``trace_ipc``: a file that gets a line of JSON for each message between this process and its children: names,
+    sizes, times. ``trace_payload``: and all that they say.
     """
 
     def __init__(
@@ -71,6 +74,8 @@ class AsyncBrowser:
         max_cpu_percent: float | None = None,
         crash_reports: bool = True,
         allow_degraded: bool = False,
+        trace_ipc: str | os.PathLike[str] | None = None,
+        trace_payload: bool = False,
     ) -> None:
         self._network = network or NetworkPolicy()
         self._viewport = _checked_viewport(viewport or DEFAULT_VIEWPORT)
@@ -88,6 +93,8 @@ class AsyncBrowser:
         self._ahead = Ahead(lambda: self._fork_renderer(self._usual, will_fetch=True), self.see_off)
         self._usual = web_content.Options(width=self._viewport["width"], height=self._viewport["height"])
         self._room = Room(default_room() if max_live_pages is None else max_live_pages)
+        self._trace_to = (trace_ipc, trace_payload)
+        self._trace: trace.Trace | None = None
         self._closed = False
         self._supervisor: Supervisor
         self._memory: MemoryKeeper
@@ -98,6 +105,7 @@ class AsyncBrowser:
         kernel lacks a required layer, :class:`LaunchError` when a process does not come up."""
         self._check_open()
         if self._processes is None:
+            self._open_trace()
             self._supervisor = Supervisor(self._on_health, self._on_end)
             processes = Processes(
                 self._supervisor,
@@ -106,9 +114,11 @@ class AsyncBrowser:
                 allow_degraded=self._allow_degraded,
             )
             try:
-                await processes.start()
+                with self._traced():
+                    await processes.start()
             except BaseException:
                 self._supervisor.close()
+                self._close_trace()
                 raise
             self._processes = processes
             self._limiter.start()
@@ -152,10 +162,11 @@ class AsyncBrowser:
 
         Raises :class:`ImageError` when it is broken, too large, or of no known format.
         """
-        with descriptors_left():
+        with descriptors_left(), self._traced():
             decoder = await self._running().decoders.take()
         try:
-            connection = Connection(decoder.channel, IMAGES, "client")
+            with self._traced():
+                connection = Connection(decoder.channel, IMAGES, "client")
             try:
                 return await _decode(connection, source)
             except ChannelClosed:
@@ -190,6 +201,7 @@ class AsyncBrowser:
             await self._limiter.close()
             self._supervisor.close()
             await asyncio.gather(*self._ending, return_exceptions=True)
+        self._close_trace()
 
     async def start_renderer(self, options: web_content.Options, *, will_fetch: bool) -> Renderer:
         """For a page: the processes of one navigation, as soon as there is room for them."""
@@ -213,7 +225,10 @@ class AsyncBrowser:
         return self._room.why_wait() if self._room.is_full else "none could be forked"
 
     async def _fork_renderer(self, options: web_content.Options, *, will_fetch: bool) -> Renderer:
-        return await Renderer.start(self._running(), options, self._request_options, will_fetch=will_fetch)
+        with self._traced():
+            return await Renderer.start(
+                self._running(), options, self._request_options, will_fetch=will_fetch
+            )
 
     def loaded(self) -> None:
         """For a page that was fetched and laid out: another may follow."""
@@ -242,6 +257,24 @@ class AsyncBrowser:
         """For a page that closes."""
         if page in self._pages:
             self._pages.remove(page)
+
+    def _open_trace(self) -> None:
+        path, payload = self._trace_to
+        if path is not None:
+            self._trace = trace.Trace(path, payload=payload)
+
+    @contextlib.contextmanager
+    def _traced(self) -> Iterator[None]:
+        """Connections that are made meanwhile, and by what is begun meanwhile, are traced if this browser is."""
+        before = trace.current.set(self._trace)
+        try:
+            yield
+        finally:
+            trace.current.reset(before)
+
+    def _close_trace(self) -> None:
+        if self._trace is not None:
+            self._trace.close()
 
     def _check_open(self) -> None:
         if self._closed:

@@ -139,6 +139,7 @@ class Processes:
     async def _start_lookup(self) -> _Lookup:
         """Its channel may be used before it runs: what is sent waits there."""
         here, there = Channel.pair()
+        here.peer = "lookup_server"
         forking = asyncio.ensure_future(self.fork("lookup_server", self._lookup_options, [there]))
         lookup = _Lookup(forking, here)
         forking.add_done_callback(lambda _forking: self._on_lookup_forked(lookup))

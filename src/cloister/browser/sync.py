@@ -98,6 +98,8 @@ class Browser:
         max_cpu_percent: float | None = None,
         crash_reports: bool = True,
         allow_degraded: bool = False,
+        trace_ipc: str | os.PathLike[str] | None = None,
+        trace_payload: bool = False,
     ) -> None:
         self._browser = AsyncBrowser(
             network=network,
@@ -110,6 +112,8 @@ class Browser:
             max_cpu_percent=max_cpu_percent,
             crash_reports=crash_reports,
             allow_degraded=allow_degraded,
+            trace_ipc=trace_ipc,
+            trace_payload=trace_payload,
         )
         self._thread = _LoopThread()
         self._pages: weakref.WeakKeyDictionary[AsyncPage, Page] = weakref.WeakKeyDictionary()

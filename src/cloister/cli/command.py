@@ -74,6 +74,7 @@ def _page_options(binary: bool) -> argparse.ArgumentParser:
         "--timeout", metavar="SECONDS", type=seconds, default=30.0, help="for everything together (30)"
     )
     _degraded(shared)
+    _looking_on(shared)
     shared.set_defaults(binary=binary)
     return shared
 
@@ -81,6 +82,13 @@ def _page_options(binary: bool) -> argparse.ArgumentParser:
 def _degraded(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--allow-degraded", action="store_true",
                         help="run although this machine lacks a layer of the sandbox")  # fmt: skip
+
+
+def _looking_on(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--trace-ipc", metavar="FILE", type=Path,
+                        help="append a line of JSON to FILE for each message between the processes")  # fmt: skip
+    parser.add_argument("--trace-payload", action="store_true",
+                        help="and all that the messages say: addresses, documents, text")  # fmt: skip
 
 
 def _lazily(module: str, name: str, *, zygote: bool = True) -> Run:
@@ -140,8 +148,9 @@ def build_parser() -> argparse.ArgumentParser:
     decode.add_argument(
         "-o", "--output", metavar="OUT", default="-", help="write to OUT instead of standard output"
     )
-    decode.set_defaults(binary=True)
+    decode.set_defaults(binary=True, allow_host=[], ca_cert=None, viewport=None)
     _degraded(decode)
+    _looking_on(decode)
 
     demo = command(
         "demo", _lazily("shows", "demo"), "good and hostile pages side by side, served on this machine"
@@ -150,6 +159,7 @@ def build_parser() -> argparse.ArgumentParser:
                       help="where the pictures go (./cloister-demo)")  # fmt: skip
     demo.add_argument("--json", action="store_true", help="the report for scripts")
     _degraded(demo)
+    _looking_on(demo)
 
     doctor = command(
         "doctor", _lazily("shows", "doctor"), "what this machine's kernel offers, and what each process gets"

@@ -44,6 +44,8 @@ def _browser(arguments: Namespace) -> Browser:
             allow_degraded=arguments.allow_degraded,
             ca_certs=arguments.ca_cert,
             viewport=arguments.viewport,
+            trace_ipc=arguments.trace_ipc,
+            trace_payload=arguments.trace_payload,
         )
     except ValueError as error:  # InvalidArgument is one, too
         raise CommandError(str(error), USAGE) from error
@@ -128,7 +130,7 @@ def decode(arguments: Namespace) -> int:
     output.check(arguments.output, binary=True)
     if not Path(arguments.target).is_file():
         raise CloisterError("there is no such file")
-    with Browser(allow_degraded=arguments.allow_degraded) as browser:
+    with _browser(arguments) as browser:
         image = browser.decode_image(arguments.target)
     output.write(arguments.output, image.png())
     return 0

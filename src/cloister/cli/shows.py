@@ -6,7 +6,7 @@ import dataclasses
 import json
 from argparse import Namespace
 
-from .failure import CommandError
+from .failure import USAGE, CommandError
 
 __all__ = ["demo", "doctor"]
 
@@ -16,7 +16,14 @@ def demo(arguments: Namespace) -> int:
     from cloister.demo import show
 
     try:
-        report = show.run(arguments.output, allow_degraded=arguments.allow_degraded)
+        report = show.run(
+            arguments.output,
+            allow_degraded=arguments.allow_degraded,
+            trace_ipc=arguments.trace_ipc,
+            trace_payload=arguments.trace_payload,
+        )
+    except ValueError as error:  # InvalidArgument is one
+        raise CommandError(str(error), USAGE) from error
     except OSError as error:
         raise CommandError(f"{arguments.output}: {error.strerror}") from error
     if arguments.json:

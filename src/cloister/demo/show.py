@@ -129,26 +129,39 @@ class Report:
         )
 
 
-def run(folder: Path, *, allow_degraded: bool = False) -> Report:
+def run(
+    folder: Path,
+    *,
+    allow_degraded: bool = False,
+    trace_ipc: Path | None = None,
+    trace_payload: bool = False,
+) -> Report:
     """Serve the demo's site on loopback, open every page of it, write pictures and a PDF into ``folder``.
 
-    Nothing runs any more when it returns. Raises SandboxUnavailable, and OSError if ``folder`` cannot be written.
+    Nothing runs any more when it returns. Raises SandboxUnavailable, OSError if ``folder`` cannot be written, and
+    InvalidArgument if ``trace_ipc`` cannot be.
     """
     started = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
     report = Report(folder=str(folder))
     with DemoServer() as server:
-        seen = asyncio.run(_open_all(server, folder, report, allow_degraded))
+        browser = AsyncBrowser(
+            network=NetworkPolicy(allow_hosts=[server.site.host]),
+            allow_degraded=allow_degraded,
+            viewport=VIEWPORT,
+            trace_ipc=trace_ipc,
+            trace_payload=trace_payload,
+        )
+        seen = asyncio.run(_open_all(browser, server, folder, report))
         report.canary = list(server.canary.seen)
     report.left_running = sorted(pid for pid in seen if Path(f"/proc/{pid}").exists())
     report.seconds = round(time.monotonic() - started, 2)
     return report
 
 
-async def _open_all(server: DemoServer, folder: Path, report: Report, allow_degraded: bool) -> set[int]:
+async def _open_all(unstarted: AsyncBrowser, server: DemoServer, folder: Path, report: Report) -> set[int]:
     """Fills ``report``; the result is every process that was seen."""
-    network = NetworkPolicy(allow_hosts=[server.site.host])
-    async with AsyncBrowser(network=network, allow_degraded=allow_degraded, viewport=VIEWPORT) as browser:
+    async with unstarted as browser:
         pages = [await browser.new_page() for _ in GUESTS]
         report.visits = list(
             await asyncio.gather(

@@ -22,16 +22,18 @@ _CONTROL_SPACE = socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize)
 class Channel:
     """A non-blocking packet socket that owns its descriptor.
 
-    Not a message queue and not thread-safe: a :class:`Connection` puts both on top of it.
+    Not a message queue and not thread-safe: a :class:`Connection` puts both on top of it. ``peer`` is who is at the
+    other end ("web_content:1234"), as far as whoever made it has said so; it is for people to read.
     """
 
-    __slots__ = ("_buffer", "_socket")
+    __slots__ = ("_buffer", "_socket", "peer")
 
     def __init__(self, fd: int) -> None:
         # Family and type are given so that Python need not ask the kernel: a sandboxed child may not.
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fileno=fd)
         self._socket.setblocking(False)
         self._buffer = bytearray()
+        self.peer = ""
 
     @classmethod
     def pair(cls) -> tuple[Channel, Channel]:

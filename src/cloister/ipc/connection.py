@@ -21,6 +21,7 @@ from ..interfaces.base import Event, Failure, FailureCode, Interface, Message, R
 from .channel import Channel
 from .codec import Packet, codec, failure_code
 from .descriptors import Descriptors
+from .trace import Tap, current
 
 __all__ = ["EVENTS_PER_SECOND", "MAX_IN_FLIGHT", "MAX_QUEUED", "Connection"]
 
@@ -34,6 +35,8 @@ MAX_QUEUED = 1024
 EVENTS_PER_SECOND = 1000
 """Events that the peer may send, on average and at once. Nothing that a user could see changes more often than
 the 60 times a second of a screen; a peer beyond it is flooding."""
+_REMEMBERED = 32
+"""Messages whose names are kept, to say what was going on when a process ended."""
 _BATCH = 64
 """Packets handled before other work of the loop gets its turn."""
 
@@ -48,7 +51,7 @@ class Connection:
     ``handlers`` maps each message that the peer may send to what is done about it: for a request a coroutine
     function ``(message, fds)`` that returns the reply, or ``(reply, fds)`` with descriptors to give away, or
     raises :class:`RequestFailed`; for an event a plain function. A message of the interface without a handler is
-    as bad as one outside of it.
+    as bad as one outside of it. ``sent`` and ``received`` count messages of every sort.
     """
 
     def __init__(
@@ -73,11 +76,23 @@ class Connection:
         self._error: Exception | None = None
         self._events_left = float(EVENTS_PER_SECOND)
         self._events_at = self._loop.time()
+        self._recent: collections.deque[tuple[str, type]] = collections.deque(maxlen=_REMEMBERED)
+        trace = current.get()
+        self._tap = Tap(trace, interface.name, channel) if trace is not None else None
+        self.sent = 0
+        self.received = 0
         self.closed = False
         self._loop.add_reader(channel.fileno(), self._on_readable)
 
     def __repr__(self) -> str:
         return f"<Connection {self._interface.name}{' closed' if self.closed else ''}>"
+
+    def recent(self) -> tuple[str, ...]:
+        """The names of the last messages, oldest first: ``"→ Load"`` was sent, ``"← Loaded"`` came."""
+        return tuple(
+            f"{way} {'Cancel' if message is type(None) else message.__name__}"
+            for way, message in self._recent
+        )
 
     # ── sending ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -164,6 +179,10 @@ class Connection:
         if self.closed:
             raise self._gone()
         data = self._codec.encode(packet, request_id, message)
+        self.sent += 1
+        self._recent.append(("→", type(message)))
+        if self._tap is not None:
+            self._tap.record(True, packet, request_id, message, size=len(data), descriptors=len(owned))
         self._queue.append((data, owned))
         if len(self._queue) == 1:
             self._flush()
@@ -207,6 +226,10 @@ class Connection:
 
     def _take(self, data: bytes, fds: Descriptors) -> None:
         packet, request_id, message = self._codec.decode(data)
+        self.received += 1
+        self._recent.append(("←", type(message)))
+        if self._tap is not None:
+            self._tap.record(False, packet, request_id, message, size=len(data), descriptors=len(fds))
         try:
             fds.check(message.expected_descriptors() if message is not None else ())
         except OutOfDescriptors as error:

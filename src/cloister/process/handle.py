@@ -106,6 +106,8 @@ class ChildProcess:
         self._exit: asyncio.Future[ExitStatus] = self._loop.create_future()
         # The loop holds the callbacks, so they must not hold the handle: a dropped one has to end its process.
         me = weakref.ref(self)
+        for each in (control, *self.channels):
+            each.peer = f"{kind}:{pid}"
         self.control = Connection(
             control,
             interface,
