@@ -66,6 +66,35 @@ def test_help_and_version_go_to_standard_output() -> None:
     assert "subprocess-kind" not in said
 
 
+@pytest.mark.parametrize(
+    ("flags", "said", "unsaid"),
+    [
+        ((), (), ("cloister.",)),
+        (("-v",), ("cloister.browser: the browser started",), ("cloister.process",)),
+        (("-vv",), ("cloister.browser: the browser started", "cloister.process: zygote "), ()),
+    ],
+)
+def test_verbose_says_on_standard_error_what_goes_on(
+    flags: tuple[str, ...], said: tuple[str, ...], unsaid: tuple[str, ...]
+) -> None:
+    done = cloister("text", "-", *flags, stdin=b"<p>words")
+    assert (done.returncode, done.stdout) == (0, b"words\n")
+    told = done.stderr.decode()
+    assert all(words in told for words in said)
+    assert not any(words in told for words in unsaid)
+
+
+def test_the_library_alone_says_nothing_on_standard_error() -> None:
+    code = (
+        "import logging, cloister.browser\n"
+        "logging.getLogger('cloister.process').error('x')\n"
+        "assert [type(h).__name__ for h in logging.getLogger('cloister').handlers] == ['NullHandler']\n"
+        "assert not logging.getLogger().handlers"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=30, check=True)
+    assert (done.stdout, done.stderr) == (b"", b"")
+
+
 def test_help_says_how_a_bare_name_is_read() -> None:
     assert "https://example.org" in cloister("screenshot", "--help").stdout.decode()
 

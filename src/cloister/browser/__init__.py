@@ -22,5 +22,6 @@ __all__ = [
     "Viewport",
 ]
 
-# What is logged is for a program that has said where to: without this, Python prints warnings on standard error.
+# What the loggers below "cloister" say goes nowhere until the program gives them a handler. A child has none, so
+# that its last words reach standard error, and through it the browser's "cloister.child".
 logging.getLogger("cloister").addHandler(logging.NullHandler())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -33,6 +34,8 @@ __all__ = ["DEFAULT_VIEWPORT", "USER_AGENT", "AsyncBrowser"]
 DEFAULT_VIEWPORT: Viewport = {"width": 1280, "height": 720}
 USER_AGENT = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Cloister/0.1"
 """Honest about what it is; the tokens before it are what servers expect of anything that shows pages."""
+log = logging.getLogger("cloister.browser")
+
 _MAX_ROOTS = 4 * 2**20
 _DECODE_TIMEOUT = 30.0
 _PAGE_MEMORY = 2**30  # bytes; a page of documentation takes 20 MiB, a gallery of photographs 200
@@ -129,6 +132,7 @@ class AsyncBrowser:
                 budget=self._budget,
                 page_limit=self._page_memory,
             )
+            log.info("the browser started")
         return self
 
     async def __aenter__(self) -> Self:
@@ -201,6 +205,7 @@ class AsyncBrowser:
             await self._limiter.close()
             self._supervisor.close()
             await asyncio.gather(*self._ending, return_exceptions=True)
+            log.info("the browser ended")
         self._close_trace()
 
     async def start_renderer(self, options: web_content.Options, *, will_fetch: bool) -> Renderer:

@@ -84,7 +84,13 @@ def _degraded(parser: argparse.ArgumentParser) -> None:
                         help="run although this machine lacks a layer of the sandbox")  # fmt: skip
 
 
+def _verbose(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-v", "--verbose", action="count", default=0,
+                        help="say on standard error what goes on; twice for all of it")  # fmt: skip
+
+
 def _looking_on(parser: argparse.ArgumentParser) -> None:
+    _verbose(parser)
     parser.add_argument("--trace-ipc", metavar="FILE", type=Path,
                         help="append a line of JSON to FILE for each message between the processes")  # fmt: skip
     parser.add_argument("--trace-payload", action="store_true",
@@ -103,12 +109,25 @@ def _lazily(module: str, name: str, *, zygote: bool = True) -> Run:
         try:
             if zygote:
                 spawn.spawn_ahead("zygote")
+            _log(getattr(arguments, "verbose", 0))
             function: Run = getattr(import_module(f"cloister.cli.{module}"), name)
             return function(arguments)
         finally:
             spawn.abandon()
 
     return run
+
+
+def _log(verbosity: int) -> None:
+    """Have on standard error what Cloister logs: warnings, with 1 what goes on, with 2 or more all of it."""
+    import logging
+
+    handler = logging.StreamHandler()
+    when = "%(relativeCreated)6.0f ms " if verbosity else ""
+    handler.setFormatter(logging.Formatter(f"{when}%(name)s: %(message)s"))
+    log = logging.getLogger("cloister")
+    log.addHandler(handler)
+    log.setLevel((logging.WARNING, logging.INFO, logging.DEBUG)[min(verbosity, 2)])
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -165,6 +184,7 @@ def build_parser() -> argparse.ArgumentParser:
         "doctor", _lazily("shows", "doctor"), "what this machine's kernel offers, and what each process gets"
     )
     doctor.add_argument("--json", action="store_true", help="the report for scripts")
+    _verbose(doctor)
     _add_crashes(commands.add_parser("crashes", help="what is known of processes that crashed", epilog=CODES))
     return parser
 

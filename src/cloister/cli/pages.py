@@ -8,7 +8,7 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from cloister import Browser, NetworkPolicy, Page
@@ -74,7 +74,7 @@ def _opened(arguments: Namespace) -> Iterator[tuple[Page, Remaining]]:
     remaining = Remaining(arguments.timeout)
     with _browser(arguments) as browser:
         page = browser.new_page()
-        with shown(page, arguments.target):
+        with nullcontext() if arguments.verbose else shown(page, arguments.target):
             opening(page, remaining())
         yield page, remaining
 
