@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from ..errors import BadMessage, BrowserClosed, ChannelClosed, ImageError, InvalidArgument, RequestFailed
 from ..interfaces import web_content
@@ -23,11 +23,15 @@ from .async_page import AsyncPage, child_info
 from .checks import descriptors_left, open_regular
 from .crashed import report_crash
 from .memory import MemoryKeeper, default_budget, size
+from .monitor import Monitor
 from .network import NetworkPolicy
 from .processes import Processes
 from .renderer import Renderer
 from .room import Room, default_room
 from .values import Image, ProcessInfo, Viewport
+
+if TYPE_CHECKING:
+    from ..interfaces.monitor import ProcessRow
 
 __all__ = ["DEFAULT_VIEWPORT", "USER_AGENT", "AsyncBrowser"]
 
@@ -98,6 +102,7 @@ class AsyncBrowser:
         self._room = Room(default_room() if max_live_pages is None else max_live_pages)
         self._trace_to = (trace_ipc, trace_payload)
         self._trace: trace.Trace | None = None
+        self._monitor: Monitor | None = None
         self._closed = False
         self._supervisor: Supervisor
         self._memory: MemoryKeeper
@@ -132,6 +137,7 @@ class AsyncBrowser:
                 budget=self._budget,
                 page_limit=self._page_memory,
             )
+            self._monitor = Monitor.start(self)
             log.info("the browser started")
         return self
 
@@ -195,6 +201,8 @@ class AsyncBrowser:
         if self._closed:
             return
         self._closed = True
+        if self._monitor is not None:
+            await self._monitor.close()
         await asyncio.gather(*(page.close() for page in self.pages), return_exceptions=True)
         if self._processes is not None:
             await self._memory.close()
@@ -262,6 +270,44 @@ class AsyncBrowser:
         """For a page that closes."""
         if page in self._pages:
             self._pages.remove(page)
+
+    def rows(self) -> list[ProcessRow]:
+        """For the monitor: every child, as far as it is known here."""
+        from .census import row
+
+        processes = self._running()
+        spares = {*processes.decoders.spares, *self._ahead.processes}
+        of_browser = [
+            row(child, "", [processes.lookup] if child.kind == "lookup_server" else [], spare=child in spares)
+            for child in (*processes.standing(), *self._ahead.processes)
+        ]
+        of_pages = [
+            row(child, page.url, [renderer.page] if child is renderer.web_content else [])
+            for page, renderer in self._renderers()
+            for child in renderer.processes
+        ]
+        return of_browser + of_pages
+
+    def kill(self, pid: int) -> bool:
+        """For the monitor: end the child ``pid``; False when there is none."""
+        of_pages = (child for _, renderer in self._renderers() for child in renderer.processes)
+        for child in (*self._running().standing(), *self._ahead.processes, *of_pages):
+            if child.pid == pid and child.is_alive:
+                log.info("%s %d was killed through the monitor", child.kind, pid)
+                child.kill()
+                return True
+        return False
+
+    async def reload(self, pid: int) -> bool:
+        """For the monitor: reload the page that the child ``pid`` works for; False when it works for none."""
+        for page, renderer in self._renderers():
+            if any(child.pid == pid for child in renderer.processes):
+                await page.reload()
+                return True
+        return False
+
+    def _renderers(self) -> list[tuple[AsyncPage, Renderer]]:
+        return [(page, page._renderer) for page in self._pages if page._renderer is not None]
 
     def _open_trace(self) -> None:
         path, payload = self._trace_to

@@ -222,7 +222,8 @@ class Connection:
         except ChannelClosed:
             self._end(None)
         except BadMessage as error:
-            self._end(error)
+            # Without its frames, which hold the descriptors that came, and may be kept for as long as the error is.
+            self._end(error.with_traceback(None))
 
     def _take(self, data: bytes, fds: Descriptors) -> None:
         packet, request_id, message = self._codec.decode(data)

@@ -1,0 +1,150 @@
+"""What a client of the monitor is told, and what it may do. Imported when the first client comes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from ..errors import CloisterError, RequestFailed, printable
+from ..interfaces.base import FailureCode, Message
+from ..interfaces.monitor import (
+    MONITOR,
+    Done,
+    GetProcesses,
+    KillProcess,
+    ProcessRow,
+    ProcessTable,
+    ReloadPage,
+)
+from ..ipc import Channel, Connection, Descriptors, blob
+from ..ipc.connection import CloseHandler, Handler
+from ..process import ChildProcess
+from .usage import age, usage
+
+__all__ = ["Census", "Watched", "row", "site_of"]
+
+
+class Watched(Protocol):
+    """What is watched: the children of one browser."""
+
+    def rows(self) -> list[ProcessRow]:
+        """Each child, without what it uses: nothing that has to be waited for."""
+
+    def kill(self, pid: int) -> bool:
+        """End a child; False when ``pid`` is none."""
+
+    async def reload(self, pid: int) -> bool:
+        """Load the page that a child works for again; False when ``pid`` works for none."""
+
+
+class Census:
+    """Answers the clients of one browser's monitor."""
+
+    def __init__(self, watched: Watched) -> None:
+        self._watched = watched
+        self._counting = asyncio.Lock()
+        self._reloads: set[asyncio.Task[bool]] = set()
+
+    def serve(self, channel: Channel, on_close: CloseHandler) -> Connection:
+        """Answer one client until it goes, or breaks the protocol."""
+        handlers: dict[type[Message], Handler] = {
+            GetProcesses: self._table,
+            KillProcess: self._kill,
+            ReloadPage: self._reload,
+        }
+        return Connection(channel, MONITOR, "server", handlers, on_close)
+
+    async def close(self) -> None:
+        for task in self._reloads:
+            task.cancel()
+        await asyncio.gather(*self._reloads, return_exceptions=True)
+
+    async def _table(self, _message: GetProcesses, _fds: Descriptors) -> tuple[ProcessTable, list[int]]:
+        async with self._counting:  # one thread, however many ask
+            rows = [ProcessRow("browser", os.getpid(), "running"), *self._watched.rows()]
+            body, fds = blob.pack(await asyncio.to_thread(_counted, rows))
+        return ProcessTable(body), fds
+
+    async def _kill(self, message: KillProcess, _fds: Descriptors) -> Done:
+        if not self._watched.kill(message.pid):
+            raise RequestFailed(FailureCode.NO_PROCESS, f"{message.pid} is no child of this browser")
+        return Done()
+
+    async def _reload(self, message: ReloadPage, _fds: Descriptors) -> Done:
+        # A client that goes meanwhile takes nothing with it: a load that is cancelled would leave an empty page.
+        task = asyncio.ensure_future(self._watched.reload(message.pid))
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+        try:
+            found = await asyncio.shield(task)
+        except CloisterError as error:
+            # Not its words: they have the page's address.
+            code = getattr(error, "code", FailureCode.INTERNAL)
+            raise RequestFailed(code, f"the page was not loaded: {type(error).__name__}") from None
+        if not found:
+            raise RequestFailed(FailureCode.NO_PROCESS, f"{message.pid} works for no page of this browser")
+        return Done()
+
+
+def row(
+    child: ChildProcess, url: str = "", connections: Sequence[Connection] = (), *, spare: bool = False
+) -> ProcessRow:
+    """What is known of a child without asking anybody. ``url`` is its page's, ``connections`` are those to it besides
+    its control connection."""
+    report = child.report
+    if not child.is_alive:
+        state = "ended"
+    elif report is None:
+        state = "starting"
+    else:
+        state = "spare" if spare else "running"
+    counted = (child.control, *connections)
+    return ProcessRow(
+        child.kind,
+        child.pid,
+        state,
+        site_of(url),
+        sum(each.sent for each in counted),
+        sum(each.received for each in counted),
+        tuple(report.layers) if report is not None else (),
+        tuple(report.missing) if report is not None else (),
+    )
+
+
+def site_of(url: str) -> str:
+    """``https://example.org`` of an address there, without user, port and path; ``about:`` where there is no host.
+
+    The address may be a page's own claim. It is cut by plain string operations, and shown to people, nothing else.
+    """
+    scheme, colon, rest = url.partition(":")
+    if not colon or len(scheme) > 32:
+        return ""
+    if not rest.startswith("//"):
+        return printable(f"{scheme}:")
+    authority = re.split(r"[/?#\\]", rest[2:], maxsplit=1)[0]
+    host = re.sub(r":\d*$", "", authority.rpartition("@")[2])
+    return printable(f"{scheme}://{host}", 290)
+
+
+def _counted(rows: list[ProcessRow]) -> bytes:
+    """In a thread, because the kernel walks page tables for it: the rows with what each process uses."""
+    return msgspec.msgpack.encode([_with_usage(each) for each in rows])
+
+
+def _with_usage(row: ProcessRow) -> ProcessRow:
+    used = usage(row.pid) if row.state != "ended" else None  # its pid may be another's by now
+    if used is None:
+        return row
+    return msgspec.structs.replace(
+        row,
+        age_seconds=age(row.pid),
+        cpu_seconds=used.cpu_seconds,
+        pss_bytes=used.pss_bytes,
+        exact=used.exact,
+        descriptors=used.descriptors,
+    )

@@ -1,0 +1,85 @@
+"""monitor ──> browser. Whoever looks on (``cloister top``) is the client; the browser answers, and asks nothing."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from .base import Blob, ByteCount, Interface, ProcessId, Reply, Request
+from .control import LayerName
+
+__all__ = [
+    "MAX_TABLE",
+    "MONITOR",
+    "Done",
+    "GetProcesses",
+    "KillProcess",
+    "ProcessRow",
+    "ProcessRows",
+    "ProcessTable",
+    "ReloadPage",
+]
+
+MAX_TABLE = 16 * 2**20
+"""Bytes of a table. A row has some 500."""
+
+Name = Annotated[str, Meta(max_length=64)]
+Seconds = Annotated[float, Meta(ge=0, le=1e10)]
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+
+
+class ProcessRow(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """One process. ``site`` is the scheme and host of its page and no more: whoever looks on need not know which page.
+
+    ``state`` is "starting", "running", "spare" (nobody has used it yet), "ended", or another word that is as clear.
+    ``pss_bytes`` is an estimate unless ``exact``; ``descriptors`` is None where the kernel does not tell. ``sent``
+    and ``received`` count the browser's messages to it and from it. ``layers`` of its sandbox are in force,
+    ``missing`` are those that the kernel could not give.
+    """
+
+    kind: Name
+    pid: ProcessId
+    state: Name
+    site: Annotated[str, Meta(max_length=300)] = ""
+    sent: Count = 0
+    received: Count = 0
+    layers: Annotated[tuple[LayerName, ...], Meta(max_length=32)] = ()
+    missing: Annotated[tuple[LayerName, ...], Meta(max_length=32)] = ()
+    age_seconds: Seconds = 0.0
+    cpu_seconds: Seconds = 0.0
+    pss_bytes: ByteCount = 0
+    exact: bool = False
+    descriptors: Count | None = None
+
+
+ProcessRows = Annotated[tuple[ProcessRow, ...], Meta(max_length=20_000)]
+
+
+class ProcessTable(Reply, frozen=True):
+    body: Blob  # ProcessRows in msgpack: the browser itself, then its children
+
+
+class GetProcesses(Request[ProcessTable], frozen=True):
+    """What runs?"""
+
+
+class Done(Reply, frozen=True):
+    """It is done."""
+
+
+class KillProcess(Request[Done], frozen=True):
+    """End a child of this browser. Fails with NO_PROCESS for any other."""
+
+    pid: ProcessId
+
+
+class ReloadPage(Request[Done], frozen=True):
+    """Load the page that this child works for again, in new processes, also after its end. Fails with NO_PROCESS
+    when it works for none, and with whatever the load fails with."""
+
+    pid: ProcessId
+
+
+MONITOR = Interface("monitor", client=(GetProcesses, KillProcess, ReloadPage))
