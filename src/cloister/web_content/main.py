@@ -20,7 +20,7 @@ def preload(_options: bytes) -> None:
 
 
 def main(start: Start) -> None:
-    """Lock down, then serve the page channel until the browser ends it."""
+    """Lock down, then serve the page channel until it is closed: nobody can ask for anything after that."""
     options = msgspec.msgpack.decode(start.options, type=Options)
     service = Service()
     report = sandbox.enter(POLICY, allow_degraded=start.allow_degraded)
@@ -28,6 +28,6 @@ def main(start: Start) -> None:
     pages: list[Page] = []
 
     async def serve() -> None:
-        pages.append(Page(page_channel, options))
+        pages.append(Page(page_channel, options, service.stop))
 
     service.run(start.control, report, serve)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+from collections.abc import Callable
 
 import plutoprint
 
@@ -45,9 +46,11 @@ _PROGRESS_INTERVAL = 0.016  # seconds: nobody sees more than sixty a second
 
 
 class Page:
-    """The page process's end of the page channel. Made on the running event loop."""
+    """The page process's end of the page channel. Made on the running event loop.
 
-    def __init__(self, page: Channel, options: Options) -> None:
+    ``on_close`` is called when the channel is closed, or breaks the protocol."""
+
+    def __init__(self, page: Channel, options: Options, on_close: Callable[[], None]) -> None:
         self._options = options
         self._shown: loader.Shown | None = None
         self._loading = asyncio.Lock()
@@ -65,6 +68,7 @@ class Page:
                 GetText: self._get_text,
                 GetLinks: self._get_links,
             },
+            on_close=lambda _error: on_close(),
         )
         self._requests = Requests(self._page)
         self._rest: asyncio.TimerHandle | None = None
