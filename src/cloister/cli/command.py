@@ -180,6 +180,16 @@ def build_parser() -> argparse.ArgumentParser:
     _degraded(demo)
     _looking_on(demo)
 
+    portal = command(
+        "portal", _lazily("portal", "portal"), "sandboxed processes for your other programs, on sockets"
+    )
+    portal.add_argument("--folder", metavar="DIR", type=Path,
+                        help="where the sockets are ($XDG_RUNTIME_DIR/cloister/portal)")  # fmt: skip
+    portal.add_argument("--max-processes", metavar="N", type=int, default=16,
+                        help="how many of each kind live at once (16)")  # fmt: skip
+    portal.add_argument("--json", action="store_true", help="where the sockets are, for scripts")
+    _degraded(portal)
+
     doctor = command(
         "doctor", _lazily("shows", "doctor"), "what this machine's kernel offers, and what each process gets"
     )
