@@ -103,8 +103,19 @@ def unread_by_the_other_end(client: socket.socket) -> int:
     return int(value)
 
 
+def closes(client: socket.socket) -> None:
+    client.close()
+
+
+def will_send_no_more(client: socket.socket) -> None:
+    client.shutdown(socket.SHUT_WR)
+
+
+LEAVE = [closes, will_send_no_more]
+
+
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("leave", [socket.socket.close, lambda client: client.shutdown(socket.SHUT_WR)])
+@pytest.mark.parametrize("leave", LEAVE)
 def test_a_process_ends_by_itself_when_its_connection_does(
     run: Run, portal: Portal, kind: str, leave: Callable[[socket.socket], None]
 ) -> None:
@@ -159,15 +170,20 @@ def test_a_process_ends_with_a_client_that_is_killed(run: Run, portal: Portal, k
     run(go())
 
 
+@pytest.mark.parametrize("leave", LEAVE)
 def test_a_process_that_does_not_end_after_its_client_is_killed(
-    run: Run, portal: Portal, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    run: Run,
+    portal: Portal,
+    leave: Callable[[socket.socket], None],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(portals, "_GRACE", 0.05)
 
     async def go() -> None:
         client, child = await connected(portal, "web_content")
         os.kill(child.pid, signal.SIGSTOP)
-        client.close()
+        leave(client)
         await until(lambda: gone(child.pid))
         await until(lambda: not portal.processes)
         assert f"web_content {child.pid} was killed: its client had gone" in caplog.text
