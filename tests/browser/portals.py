@@ -95,8 +95,8 @@ async def connect_in_turn(portal: Portal, kind: str) -> socket.socket:
 
 async def process_of(portal: Portal, before: list[ChildProcess]) -> ChildProcess:
     """The process that was not there before, locked down."""
-    await until(lambda: len(portal.processes) > len(before))
-    (child,) = (child for child in portal.processes if child not in before)
+    await until(lambda: not set(portal.processes) <= set(before))
+    (child,) = set(portal.processes) - set(before)
     await child.ready()
     return child
 

@@ -207,12 +207,12 @@ class _Door:
             # Not to read from, but to see the client go; the process has the only other one.
             client = os.dup(given.borrow()[0])
             held.callback(os.close, client)
+            gone = self._clients.watch(client)
+            held.callback(self._clients.forget, client)
             kind = KINDS[self.kind]
             child = await self._zygote.fork(self.kind, kind.options, [Channel(given.take())])
             self.processes.append(child)
             held.callback(self.processes.remove, child)
-            gone = self._clients.watch(client)
-            held.callback(self._clients.forget, client)
             ended = asyncio.ensure_future(child.wait())
             either: set[asyncio.Future[Any]] = {ended, gone}
             try:
