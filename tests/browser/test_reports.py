@@ -47,6 +47,8 @@ def test_a_crash_leaves_a_report_with_the_stack_and_the_site_but_no_address(
     assert report.trace.startswith("Fatal Python error: Segmentation fault")
     assert "secret" not in str(report)
     assert "seccomp" in report.layers
+    assert ("sent", "Load") in report.messages
+    assert ("received", "Loaded") in report.messages
     assert (report.usage.max_rss_bytes or 0) > 2**20
 
 

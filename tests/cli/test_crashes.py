@@ -184,7 +184,9 @@ def test_a_report_that_cannot_be_read_is_told_on_standard_error_and_the_others_a
     )
     assert done.returncode == 0
     assert IDS[0] in done.stdout
-    assert done.stderr.startswith(f"a crash report was left out: {IDS[1]}: this is not a crash report: ")
+    assert done.stderr.startswith(
+        f"cloister.process.crashes: a crash report was left out: {IDS[1]}: this is not a crash report: "
+    )
     assert "\x1b" not in done.stderr
 
 

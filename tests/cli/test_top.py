@@ -216,7 +216,7 @@ def test_keys_select_kill_and_reload_and_quit_and_leave_the_terminal_as_it_was(
         terminal.until(r"killed")
         with pytest.raises(PageCrashed):
             page.text()
-        terminal.until(r"\x1b\[7m *web_content[^\n]*ended")
+        terminal.until(r"\x1b\[7m *web_content[^\n]*crashed")
         terminal.press("r")
         terminal.until("page loaded again")
         assert page.text() == "words\n"

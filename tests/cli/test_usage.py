@@ -61,7 +61,18 @@ def test_a_mistake_in_the_command_line_is_named_and_ends_with_2(
 def test_help_and_version_go_to_standard_output() -> None:
     assert cloister("--version").stdout.startswith(b"cloister ")
     said = cloister("--help").stdout.decode()
-    for name in ("screenshot", "pdf", "decode", "demo", "doctor", "crashes", "portal", "top"):
+    for name in (
+        "screenshot",
+        "pdf",
+        "text",
+        "links",
+        "decode",
+        "demo",
+        "doctor",
+        "crashes",
+        "portal",
+        "top",
+    ):
         assert name in said
     assert "subprocess-kind" not in said
 

@@ -245,12 +245,16 @@ def test_a_connection_counts_its_messages_and_remembers_the_last_32_of_them() ->
         with pytest.raises(TimeoutError):
             await client.request(Stall(), timeout=0.01)
         await client.request(Double(1), timeout=5)
-        assert client.recent()[:2] == ("→ Stall", "→ Cancel")
-        assert set(client.recent()[2:]) == {"→ Double", "← Doubled", "← Failure"}
+        assert client.recent()[:2] == (("sent", "Stall"), ("sent", "Cancel"))
+        assert set(client.recent()[2:]) == {
+            ("sent", "Double"),
+            ("received", "Doubled"),
+            ("received", "Failure"),
+        }
         assert (client.sent, client.received) == (server.received, server.sent) == (3, 2)
         for _ in range(40):
             client.send(Note("x"))
-        assert client.recent() == ("→ Note",) * 32
+        assert client.recent() == (("sent", "Note"),) * 32
         assert client.sent == 43
         client.close()
         server.close()

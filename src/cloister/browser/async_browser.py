@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import logging
 import os
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from ..ends import Killed
 from ..errors import BadMessage, BrowserClosed, ChannelClosed, ImageError, InvalidArgument, RequestFailed
 from ..interfaces import web_content
 from ..interfaces.image_decoder import IMAGES, Decode, Decoded, DecodeFile
@@ -31,7 +33,7 @@ from .room import Room, default_room
 from .values import Image, ProcessInfo, Viewport
 
 if TYPE_CHECKING:
-    from ..interfaces.monitor import ProcessRow
+    from ..interfaces import monitor
 
 __all__ = ["DEFAULT_VIEWPORT", "USER_AGENT", "AsyncBrowser"]
 
@@ -104,6 +106,7 @@ class AsyncBrowser:
         self._trace: trace.Trace | None = None
         self._monitor: Monitor | None = None
         self._closed = False
+        self._started = time.monotonic()
         self._supervisor: Supervisor
         self._memory: MemoryKeeper
         self._listeners: list[Callable[[HealthEvent], object]] = []
@@ -132,7 +135,7 @@ class AsyncBrowser:
             self._limiter.start()
             self._memory = MemoryKeeper(
                 lambda: self._pages,
-                lambda: [*processes.standing(), *(child for page in self._pages for child in page.children)],
+                self._children,
                 self._room,
                 budget=self._budget,
                 page_limit=self._page_memory,
@@ -271,43 +274,42 @@ class AsyncBrowser:
         if page in self._pages:
             self._pages.remove(page)
 
-    def rows(self) -> list[ProcessRow]:
-        """For the monitor: every child, as far as it is known here."""
+    def rows(self) -> list[monitor.ProcessRow]:
+        """For the monitor: this process and every child, as far as it is known here."""
+        from ..interfaces import monitor
         from .census import row
 
-        processes = self._running()
-        spares = {*processes.decoders.spares, *self._ahead.processes}
-        of_browser = [
-            row(child, "", [processes.lookup] if child.kind == "lookup_server" else [], spare=child in spares)
-            for child in (*processes.standing(), *self._ahead.processes)
+        spares = {*self._running().decoders.spares, *self._ahead.processes}
+        age = time.monotonic() - self._started
+        me = monitor.ProcessRow("browser", os.getpid(), "running", age_seconds=age)
+        live = [row(child, "spare" if child in spares else None) for child in self._children()]
+        lost = [
+            row(page.gone, "discarded" if page.is_discarded else "crashed")
+            for page in self._pages
+            if page.gone is not None
         ]
-        of_pages = [
-            row(child, page.url, [renderer.page] if child is renderer.web_content else [])
-            for page, renderer in self._renderers()
-            for child in renderer.processes
-        ]
-        return of_browser + of_pages
+        return [me, *live, *lost]
 
     def kill(self, pid: int) -> bool:
         """For the monitor: end the child ``pid``; False when there is none."""
-        of_pages = (child for _, renderer in self._renderers() for child in renderer.processes)
-        for child in (*self._running().standing(), *self._ahead.processes, *of_pages):
+        for child in self._children():
             if child.pid == pid and child.is_alive:
                 log.info("%s %d was killed through the monitor", child.kind, pid)
-                child.kill()
+                child.kill(Killed("on request, through the monitor"))
                 return True
         return False
 
     async def reload(self, pid: int) -> bool:
         """For the monitor: reload the page that the child ``pid`` works for; False when it works for none."""
-        for page, renderer in self._renderers():
-            if any(child.pid == pid for child in renderer.processes):
+        for page in self._pages:
+            if any(child.pid == pid for child in (*page.children, page.gone) if child is not None):
                 await page.reload()
                 return True
         return False
 
-    def _renderers(self) -> list[tuple[AsyncPage, Renderer]]:
-        return [(page, page._renderer) for page in self._pages if page._renderer is not None]
+    def _children(self) -> list[ChildProcess]:
+        of_pages = [child for page in self._pages for child in page.children]
+        return [*self._running().standing(), *self._ahead.processes, *of_pages]
 
     def _open_trace(self) -> None:
         path, payload = self._trace_to

@@ -93,6 +93,8 @@ class AsyncPage:
         self._crash: End | None = None
         self._crash_told = False
         self._discarded = False
+        self.gone: ChildProcess | None = None
+        """For the browser: the process that this page had, when it has crashed or was discarded."""
         self.used_at = time.monotonic()
         self._url = "about:blank"
         self._failure: str | None = None
@@ -136,7 +138,7 @@ class AsyncPage:
         which pages it will not need soon: the browser does it by itself when memory is short."""
         if self._closed or self._lock.locked() or self._renderer is None or self._loaded is None:
             return False
-        self._discarded = True
+        self._discarded, self.gone = True, self._renderer.web_content
         self._drop(Killed("memory was needed", quiet=True))
         return True
 
@@ -217,7 +219,7 @@ class AsyncPage:
         self._check_open()
         self._drop()
         self._url, self._loaded, self._failure, self._crash = entry.url, None, None, None
-        self._discarded = False
+        self._discarded, self.gone = False, None
         try:
             renderer = await self._start(deadline, timeout, entry.will_fetch)
             renderer.work_for(site_of(entry.url))
@@ -482,7 +484,7 @@ class AsyncPage:
     def _on_ended(self, renderer: Renderer) -> None:
         if renderer is self._renderer and not self._closed:
             self._crash, self._crash_told = renderer.web_content.ending or Exited(None), False
-            self._loaded = None
+            self._loaded, self.gone = None, renderer.web_content
             self._drop()
             self._emit("crash", self)
 

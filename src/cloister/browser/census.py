@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import re
-from collections.abc import Sequence
+import time
 from typing import Protocol
 
 import msgspec
 
-from ..errors import CloisterError, RequestFailed, printable
+from ..errors import CloisterError, RequestFailed
 from ..interfaces.base import FailureCode, Message
 from ..interfaces.monitor import (
     MONITOR,
@@ -24,16 +22,18 @@ from ..interfaces.monitor import (
 from ..ipc import Channel, Connection, Descriptors, blob
 from ..ipc.connection import CloseHandler, Handler
 from ..process import ChildProcess
-from .usage import age, usage
+from ..process.usage import usage
 
-__all__ = ["Census", "Watched", "row", "site_of"]
+__all__ = ["Census", "Watched", "row"]
+
+_GONE = ("ended", "crashed", "discarded")
 
 
 class Watched(Protocol):
     """What is watched: the children of one browser."""
 
     def rows(self) -> list[ProcessRow]:
-        """Each child, without what it uses: nothing that has to be waited for."""
+        """The browser and each child, without what it uses: nothing that has to be waited for."""
 
     def kill(self, pid: int) -> bool:
         """End a child; False when ``pid`` is none."""
@@ -66,8 +66,7 @@ class Census:
 
     async def _table(self, _message: GetProcesses, _fds: Descriptors) -> tuple[ProcessTable, list[int]]:
         async with self._counting:  # one thread, however many ask
-            rows = [ProcessRow("browser", os.getpid(), "running"), *self._watched.rows()]
-            body, fds = blob.pack(await asyncio.to_thread(_counted, rows))
+            body, fds = blob.pack(await asyncio.to_thread(_counted, self._watched.rows()))
         return ProcessTable(body), fds
 
     async def _kill(self, message: KillProcess, _fds: Descriptors) -> Done:
@@ -91,44 +90,20 @@ class Census:
         return Done()
 
 
-def row(
-    child: ChildProcess, url: str = "", connections: Sequence[Connection] = (), *, spare: bool = False
-) -> ProcessRow:
-    """What is known of a child without asking anybody. ``url`` is its page's, ``connections`` are those to it besides
-    its control connection."""
+def row(child: ChildProcess, state: str | None = None) -> ProcessRow:
+    """What is known of a child without asking anybody; ``state`` where more is known of it than the child's own."""
     report = child.report
-    if not child.is_alive:
-        state = "ended"
-    elif report is None:
-        state = "starting"
-    else:
-        state = "spare" if spare else "running"
-    counted = (child.control, *connections)
     return ProcessRow(
         child.kind,
         child.pid,
-        state,
-        site_of(url),
-        sum(each.sent for each in counted),
-        sum(each.received for each in counted),
+        state or child.state,
+        child.site or "",
+        sum(each.sent for each in child.connections),
+        sum(each.received for each in child.connections),
         tuple(report.layers) if report is not None else (),
         tuple(report.missing) if report is not None else (),
+        time.monotonic() - child.started,
     )
-
-
-def site_of(url: str) -> str:
-    """``https://example.org`` of an address there, without user, port and path; ``about:`` where there is no host.
-
-    The address may be a page's own claim. It is cut by plain string operations, and shown to people, nothing else.
-    """
-    scheme, colon, rest = url.partition(":")
-    if not colon or len(scheme) > 32:
-        return ""
-    if not rest.startswith("//"):
-        return printable(f"{scheme}:")
-    authority = re.split(r"[/?#\\]", rest[2:], maxsplit=1)[0]
-    host = re.sub(r":\d*$", "", authority.rpartition("@")[2])
-    return printable(f"{scheme}://{host}", 290)
 
 
 def _counted(rows: list[ProcessRow]) -> bytes:
@@ -137,12 +112,11 @@ def _counted(rows: list[ProcessRow]) -> bytes:
 
 
 def _with_usage(row: ProcessRow) -> ProcessRow:
-    used = usage(row.pid) if row.state != "ended" else None  # its pid may be another's by now
+    used = usage(row.pid) if row.state not in _GONE else None  # its pid may be another's by now
     if used is None:
         return row
     return msgspec.structs.replace(
         row,
-        age_seconds=age(row.pid),
         cpu_seconds=used.cpu_seconds,
         pss_bytes=used.pss_bytes,
         exact=used.exact,

@@ -92,7 +92,7 @@ def site_of(url: str) -> str | None:
     scheme, found, rest = url.partition("://")
     authority = rest.split("/")[0].split("?")[0].split("#")[0].split("\\")[0]
     host = authority.rpartition("@")[2]
-    return f"{scheme.lower()}://{host.lower()[:255]}" if found and host else None
+    return printable(f"{scheme.lower()[:32]}://{host.lower()}", 290) if found and host else None
 
 
 @contextlib.contextmanager

@@ -10,6 +10,8 @@ from ..process import ChildProcess
 
 __all__ = ["report_crash"]
 
+_PINGS = ("Ping", "Pong")  # two a second, of no interest
+
 
 async def report_crash(child: ChildProcess) -> None:
     """Write the report of an ended ``child``. One that cannot be written is logged, and nothing else."""
@@ -22,6 +24,7 @@ async def report_crash(child: ChildProcess) -> None:
         "end": child.ending,
         "site": child.site,
         "trace": child.last_words.text if child.last_words else "",
+        "messages": [seen for each in child.connections for seen in each.recent() if seen[1] not in _PINGS],
         "layers": child.report.layers if child.report else (),
     }
     used = {

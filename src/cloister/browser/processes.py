@@ -147,6 +147,7 @@ class Processes:
 
     def _on_lookup_forked(self, lookup: _Lookup) -> None:
         if (process := lookup.process) is not None:
+            process.connections.append(lookup.admin)
             process.when_ended(lambda: self._on_lookup_ended(lookup))
         else:
             self._on_lookup_ended(lookup)

@@ -55,6 +55,7 @@ class Renderer:
         self.page = Connection(
             web_content.channel, PAGE, "client", self._handlers(), on_close=self._on_page_closed
         )
+        web_content.connections.append(self.page)
         self._processes = processes
         self._network = network
         self._site: str | None = None

@@ -10,7 +10,8 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from cloister import __version__
@@ -109,25 +110,32 @@ def _lazily(module: str, name: str, *, zygote: bool = True) -> Run:
         try:
             if zygote:
                 spawn.spawn_ahead("zygote")
-            _log(getattr(arguments, "verbose", 0))
-            function: Run = getattr(import_module(f"cloister.cli.{module}"), name)
-            return function(arguments)
+            with _logged(getattr(arguments, "verbose", None)):
+                function: Run = getattr(import_module(f"cloister.cli.{module}"), name)
+                return function(arguments)
         finally:
             spawn.abandon()
 
     return run
 
 
-def _log(verbosity: int) -> None:
-    """Have on standard error what Cloister logs: warnings, with 1 what goes on, with 2 or more all of it."""
+@contextmanager
+def _logged(verbosity: int | None) -> Iterator[None]:
+    """Have on standard error what Cloister logs: with 1 what goes on, with 2 or more all of it. With 0 no warnings
+    either: what becomes of its page a command says itself. None is for commands that only have their log to say it."""
     import logging
 
+    levels = {None: logging.WARNING, 0: logging.ERROR, 1: logging.INFO}
     handler = logging.StreamHandler()
     when = "%(relativeCreated)6.0f ms " if verbosity else ""
     handler.setFormatter(logging.Formatter(f"{when}%(name)s: %(message)s"))
     log = logging.getLogger("cloister")
     log.addHandler(handler)
-    log.setLevel((logging.WARNING, logging.INFO, logging.DEBUG)[min(verbosity, 2)])
+    log.setLevel(levels.get(verbosity, logging.DEBUG))
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
 
 
 def build_parser() -> argparse.ArgumentParser:

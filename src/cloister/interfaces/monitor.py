@@ -33,7 +33,8 @@ Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 class ProcessRow(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """One process. ``site`` is the scheme and host of its page and no more: whoever looks on need not know which page.
 
-    ``state`` is "starting", "running", "spare" (nobody has used it yet), "ended", or another word that is as clear.
+    ``state`` is "starting", "running", "unresponsive", "spare" (nobody has used it yet), "ended", or for a page that
+    has no process any more "crashed" or "discarded", with the pid of the one that it had.
     ``pss_bytes`` is an estimate unless ``exact``; ``descriptors`` is None where the kernel does not tell. ``sent``
     and ``received`` count the browser's messages to it and from it. ``layers`` of its sandbox are in force,
     ``missing`` are those that the kernel could not give.

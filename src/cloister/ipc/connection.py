@@ -42,6 +42,7 @@ _BATCH = 64
 
 R = TypeVar("R", bound=Reply)
 Handler = Callable[[Any, Descriptors], Any]
+Way = Literal["sent", "received"]
 CloseHandler = Callable[[Exception | None], None]
 
 
@@ -76,7 +77,9 @@ class Connection:
         self._error: Exception | None = None
         self._events_left = float(EVENTS_PER_SECOND)
         self._events_at = self._loop.time()
-        self._recent: collections.deque[tuple[str, type]] = collections.deque(maxlen=_REMEMBERED)
+        self._recent: collections.deque[tuple[Literal["sent", "received"], type]] = collections.deque(
+            maxlen=_REMEMBERED
+        )
         trace = current.get()
         self._tap = Tap(trace, interface.name, channel) if trace is not None else None
         self.sent = 0
@@ -87,11 +90,10 @@ class Connection:
     def __repr__(self) -> str:
         return f"<Connection {self._interface.name}{' closed' if self.closed else ''}>"
 
-    def recent(self) -> tuple[str, ...]:
-        """The names of the last messages, oldest first: ``"→ Load"`` was sent, ``"← Loaded"`` came."""
+    def recent(self) -> tuple[tuple[Way, str], ...]:
+        """The names of the last messages, oldest first."""
         return tuple(
-            f"{way} {'Cancel' if message is type(None) else message.__name__}"
-            for way, message in self._recent
+            (way, "Cancel" if message is type(None) else message.__name__) for way, message in self._recent
         )
 
     # ── sending ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -180,7 +182,7 @@ class Connection:
             raise self._gone()
         data = self._codec.encode(packet, request_id, message)
         self.sent += 1
-        self._recent.append(("→", type(message)))
+        self._recent.append(("sent", type(message)))
         if self._tap is not None:
             self._tap.record(True, packet, request_id, message, size=len(data), descriptors=len(owned))
         self._queue.append((data, owned))
@@ -228,7 +230,7 @@ class Connection:
     def _take(self, data: bytes, fds: Descriptors) -> None:
         packet, request_id, message = self._codec.decode(data)
         self.received += 1
-        self._recent.append(("←", type(message)))
+        self._recent.append(("received", type(message)))
         if self._tap is not None:
             self._tap.record(False, packet, request_id, message, size=len(data), descriptors=len(fds))
         try:

@@ -119,6 +119,8 @@ class ChildProcess:
             },
             on_close=lambda error: _call(me, "_on_control_closed", error),
         )
+        self.connections = [self.control]
+        """Every connection to it that this process has: they are counted, and reports name their last messages."""
         self._finalizer = weakref.finalize(self, _abandon, self._loop, pidfd, ours, on_release)
         self._loop.add_reader(pidfd, _call, me, "_on_pidfd")
 
