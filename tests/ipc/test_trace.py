@@ -270,6 +270,7 @@ def test_each_of_two_browsers_on_one_loop_traces_its_own_messages(tmp_path: Path
             await page.text()
             seen = {info.pid for info in browser.processes()}
             await browser.decode_image(PICTURE)
+            assert current.get() is None  # what the program itself makes is not traced
         return seen
 
     async def go() -> tuple[set[int], set[int]]:

@@ -153,7 +153,7 @@ def _keys(put: Callable[[str], None]) -> Iterator[None]:
 
     def read() -> None:
         try:
-            data = os.read(fd, 64)
+            data = os.read(fd, 1024)
         except OSError:  # EIO: the terminal was closed
             data = b""
         if not data:
