@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import builtins
 import signal
+from typing import TYPE_CHECKING
 
-from . import ends
+if TYPE_CHECKING:
+    from .ends import End
 
 __all__ = [
     "AddressRefused",
@@ -155,7 +157,10 @@ class PageCrashed(CloisterError):
 
     retriable = True
 
-    def __init__(self, url: str, end: ends.End | None = None) -> None:
+    def __init__(self, url: str, end: End | None = None) -> None:
+        # Here, as it loads dataclasses, and every start of a process waits for this module.
+        from . import ends
+
         self.url = url
         self.end = end or ends.Exited(None)
         stopped = signal.SIGSYS if isinstance(self.end, ends.SandboxViolation) else None
