@@ -510,6 +510,25 @@ def test_processes_that_were_forked_ahead_serve_one_page_each_and_go_when_nobody
         assert kinds == at_rest
 
 
+def test_for_a_program_that_opens_pages_at_once_as_many_are_forked_ahead(site: Server) -> None:
+    async def go() -> None:
+        async with AsyncBrowser(network=NetworkPolicy(allow_hosts=["127.0.0.1"])) as browser:
+            for _ in range(2):
+                pages = [await browser.new_page() for _ in range(3)]
+                await asyncio.gather(*(page.goto(site.url("/page")) for page in pages))
+                for page in pages:
+                    await page.close()
+            async with asyncio.timeout(20):
+                while len(waiting := [p for p in browser.processes() if p.kind == "web_content"]) < 3:
+                    await asyncio.sleep(0.01)
+            pages = [await browser.new_page() for _ in range(3)]
+            await asyncio.gather(*(page.goto(site.url("/page")) for page in pages))
+            used = {p.pid for page in pages for p in page.processes if p.kind == "web_content"}
+            assert used == {process.pid for process in waiting}
+
+    asyncio.run(go())
+
+
 @pytest.mark.timeout(9)  # a fork alone may take 10 seconds
 def test_a_zygote_that_hangs_holds_nobody_past_the_timeout(site: Server) -> None:
     with Browser(network=NetworkPolicy(allow_hosts=["127.0.0.1"])) as browser, browser.new_page() as page:
@@ -532,8 +551,8 @@ def test_a_request_server_that_ended_before_it_was_asked_for_is_replaced(site: S
         page.goto(site.url("/page"))
 
         async def end_the_one_ahead() -> bool:
-            renderer = browser._browser._ahead._renderer
-            if renderer is None or renderer._next_request_server is None:
+            spares = browser._browser._ahead._spares
+            if not spares or (renderer := spares[0])._next_request_server is None:
                 return False
             child = await renderer._next_request_server
             child.kill()

@@ -223,7 +223,8 @@ class AsyncBrowser:
         """For a page: the processes of one navigation, as soon as there is room for them."""
         await self._room.take()
         try:
-            renderer = self._ahead.take() if will_fetch and options == self._usual else None
+            loading = sum(page.is_loading for page in self._pages)
+            renderer = self._ahead.take(loading) if will_fetch and options == self._usual else None
             renderer = renderer or await self._fork_renderer(options, will_fetch=will_fetch)
         except BaseException:
             self._room.give_back()

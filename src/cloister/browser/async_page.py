@@ -93,6 +93,7 @@ class AsyncPage:
         self._crash: End | None = None
         self._crash_told = False
         self._discarded = False
+        self.is_loading = False
         self.gone: ChildProcess | None = None
         """For the browser: the process that this page had, when it has crashed or was discarded."""
         self.used_at = time.monotonic()
@@ -220,6 +221,7 @@ class AsyncPage:
         self._drop()
         self._url, self._loaded, self._failure, self._crash = entry.url, None, None, None
         self._discarded, self.gone = False, None
+        self.is_loading = True
         try:
             renderer = await self._start(deadline, timeout, entry.will_fetch)
             renderer.work_for(site_of(entry.url))
@@ -233,6 +235,8 @@ class AsyncPage:
         except BaseException:
             self._drop()
             raise
+        finally:
+            self.is_loading = False
         self._loaded, self._url = loaded, loaded.url
         if entry.will_fetch:
             self._browser.loaded()
