@@ -475,6 +475,20 @@ def test_a_sealed_memfd_cannot_be_changed_and_a_bitmap_cannot_be_resized() -> No
     os.close(fd)
 
 
+def test_a_descriptor_that_could_not_be_sent_is_closed_although_the_error_is_kept() -> None:
+    async def go() -> None:
+        async with a_pair() as pair:
+            pair.client.close()
+            fd = memory.sealed(b"given away")
+            with pytest.raises(ChannelClosed) as kept:
+                await pair.client.request(Hold(), [fd], timeout=5)
+            assert kept.tb is not None
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                os.fstat(fd)
+
+    run(go())
+
+
 def test_no_descriptor_is_left_open_whatever_happened() -> None:
     def count() -> int:
         return len(os.listdir("/proc/self/fd"))

@@ -30,7 +30,11 @@ async def take(width: int, height: int, paint: Callable[[Paint, int], Awaitable[
             band = min(rows, height - y)
             fd = memory.create_bitmap(width * band * 4)
             bitmap = Descriptors([fd])
-            await paint(Paint(0, y, width, band), os.dup(fd))
+            try:
+                await paint(Paint(0, y, width, band), os.dup(fd))
+            except BaseException:
+                bitmap.close()  # now: whoever keeps the error keeps this frame
+                raise
             work = asyncio.to_thread(_encode, writer, bitmap, y, width * 4, band)
             encoding.add(asyncio.ensure_future(work))
             if len(encoding) >= _BANDS_AT_ONCE:

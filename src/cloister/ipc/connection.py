@@ -178,20 +178,24 @@ class Connection:
 
     def _post(self, packet: Packet, request_id: int, message: Message | None, fds: Sequence[int]) -> None:
         owned = Descriptors(fds)  # closed when the kernel has its own references, or on the way out
-        if self.closed:
-            raise self._gone()
-        data = self._codec.encode(packet, request_id, message)
-        self.sent += 1
-        self._recent.append(("sent", type(message)))
-        if self._tap is not None:
-            self._tap.record(True, packet, request_id, message, size=len(data), descriptors=len(owned))
-        self._queue.append((data, owned))
-        if len(self._queue) == 1:
-            self._flush()
-        elif len(self._queue) > MAX_QUEUED:
-            self._end(BadMessage(f"the peer on {self._interface.name} does not read"))
-        if self.closed:
-            raise self._gone()
+        try:
+            if self.closed:
+                raise self._gone()
+            data = self._codec.encode(packet, request_id, message)
+            self.sent += 1
+            self._recent.append(("sent", type(message)))
+            if self._tap is not None:
+                self._tap.record(True, packet, request_id, message, size=len(data), descriptors=len(owned))
+            self._queue.append((data, owned))
+            if len(self._queue) == 1:
+                self._flush()
+            elif len(self._queue) > MAX_QUEUED:
+                self._end(BadMessage(f"the peer on {self._interface.name} does not read"))
+            if self.closed:
+                raise self._gone()
+        except BaseException:
+            owned.close()  # now: whoever keeps the error keeps this frame
+            raise
 
     def _flush(self) -> None:
         while self._queue:

@@ -260,6 +260,7 @@ class Zygote:
         except BaseException as error:
             _close(control, *keep)
             errors.close()
+            given.close()
             if isinstance(error, RequestFailed):
                 raise LaunchError(f"{kind} could not be forked: {error.detail}") from None
             if isinstance(error, ChannelClosed):
