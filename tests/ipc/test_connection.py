@@ -477,11 +477,11 @@ def test_a_sealed_memfd_cannot_be_changed_and_a_bitmap_cannot_be_resized() -> No
 
 def test_a_descriptor_that_could_not_be_sent_is_closed_although_the_error_is_kept() -> None:
     async def go() -> None:
-        async with a_pair() as pair:
-            pair.client.close()
+        async with pair() as both:
+            both.client.close()
             fd = memory.sealed(b"given away")
             with pytest.raises(ChannelClosed) as kept:
-                await pair.client.request(Hold(), [fd], timeout=5)
+                await both.client.request(Hold(), [fd], timeout=5)
             assert kept.tb is not None
             with pytest.raises(OSError, match="Bad file descriptor"):
                 os.fstat(fd)
