@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final, Literal
 
 from .. import ends
-from ..errors import ChannelClosed
+from ..errors import BadMessage, ChannelClosed
 from .handle import ChildProcess
 
 __all__ = ["HealthEvent", "Supervisor"]
@@ -116,14 +116,14 @@ class Supervisor:
     def _tick(self) -> None:
         now = self._loop.time()
         late = now - self._due > _LATE  # this process was stopped, or slow: nobody could be heard meanwhile
+        self._due = now + INTERVAL
+        self._timer = self._loop.call_at(self._due, self._tick)  # whatever those who are told of it may raise
         for number, watch in list(self._watches.items()):
             child = watch.child()
             if child is None:
                 del self._watches[number]
             elif child.state in ("running", "unresponsive"):
                 self._look_at(watch, child, now, late)
-        self._due = now + INTERVAL
-        self._timer = self._loop.call_at(self._due, self._tick)
 
     def _look_at(self, watch: _Watch, child: ChildProcess, now: float, late: bool) -> None:
         if watch.asked is None or watch.asked.done():
@@ -136,7 +136,7 @@ class Supervisor:
     def _ask(self, watch: _Watch, child: ChildProcess, now: float) -> None:
         try:
             watch.asked = child.probe()
-        except ChannelClosed:
+        except (ChannelClosed, BadMessage):
             return  # it is ending
         watch.asked_at = now
         watch.asked.add_done_callback(lambda asked: self._answered(watch, asked))
