@@ -27,7 +27,8 @@ from cloister.interfaces.control import CONTROL
 from cloister.interfaces.lookup_server import LOOKUP, LOOKUP_ADMIN, AddClient, Connect
 from cloister.interfaces.zygote import PreloadKind
 from cloister.ipc import Channel, Connection
-from cloister.process import ChildProcess, Zygote, launch
+from cloister.process import ChildProcess, Zygote, launch, launcher
+from cloister.process.handle import ExitStatus
 from cloister.process.kinds import MODULES
 from tests.conftest import children, descriptors
 
@@ -186,6 +187,45 @@ def test_a_child_that_breaks_the_protocol_is_ended_with_the_reason() -> None:
             assert (await child.wait(5)).signal == signal.SIGKILL
             assert child.ending == ends.BadMessage("a test")
             await child.end()
+
+    run(go())
+
+
+def test_a_child_whose_end_nobody_tells_has_ended_all_the_same() -> None:
+    async def go() -> None:
+        async with a_zygote("image_decoder") as zygote:
+            child = await fork(zygote, "image_decoder")
+            (branch,) = zygote.branches
+            os.kill(branch.pid, signal.SIGSTOP)
+            why = ends.Killed("a test")
+            await child.end(why)
+            assert child.has_ended
+            assert child.ending == why
+            os.kill(branch.pid, signal.SIGCONT)
+
+    run(go())
+
+
+def test_a_fork_that_comes_when_the_zygote_is_known_to_have_ended_gives_an_ended_child(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def go() -> None:
+        zygote = await Zygote.start([PreloadKind("image_decoder", MODULES["image_decoder"])])
+        await zygote.ready()
+
+        def meanwhile(*_: object) -> int:
+            zygote.process.set_ended(ExitStatus(signal=signal.SIGKILL))
+            zygote._on_own_end()
+            return 1
+
+        monkeypatch.setattr(launcher, "_host_pid", meanwhile)
+        here, there = Channel.pair()
+        options = msgspec.msgpack.encode(image_decoder.Options())
+        child = await zygote.fork("image_decoder", options, [there], keep=[here])
+        assert child.has_ended
+        assert child.ending == ends.Killed("the zygote ended", quiet=True)
+        await child.end()
+        await zygote.close()
 
     run(go())
 

@@ -37,6 +37,8 @@ _CLOSING_TIMEOUT = 1.0
 _KILL_TIMEOUT = 5.0
 """Seconds in which the kernel has a killed process gone. SIGKILL cannot be refused, but a process inside the
 kernel (a slow disk, a core dump of another) is not gone at once."""
+_TOLD_TIMEOUT = 1.0
+"""Seconds that the zygote has to say how a process ended that the kernel says is gone. It may hang, or be gone too."""
 
 UNWANTED: Final[End] = ends.Killed("nobody needed it any more", quiet=True)
 
@@ -224,10 +226,12 @@ class ChildProcess:
         return status
 
     async def end(self, why: End = UNWANTED) -> None:
-        """Kill, wait, release."""
+        """Kill, wait, release. A process that the kernel does not let go is logged: nobody can do more about it."""
         self.kill(why)
         try:
             await self.wait(_KILL_TIMEOUT)
+        except TimeoutError:
+            log.warning("%r was killed, and is not gone after %g s", self, _KILL_TIMEOUT)
         finally:
             self._close()
 
@@ -278,6 +282,8 @@ class ChildProcess:
         self._loop.remove_reader(self._pidfd)
         if self._ours:
             self.set_ended(_reap(self._pidfd, os.WNOHANG))
+        else:
+            self._loop.call_later(_TOLD_TIMEOUT, _call, weakref.ref(self), "set_ended", ExitStatus())
 
     def set_ended(self, status: ExitStatus) -> None:
         """The end, as the kernel told it of our own child, or the zygote of one that it forked."""
@@ -316,7 +322,8 @@ def _ending(status: ExitStatus, fate: End | None, said: LastWords | None) -> End
         return fate
     if status.signal == signal.SIGSYS:
         return ends.SandboxViolation(said.violation if said else None)
-    if status.signal == signal.SIGKILL and fate is not None:
+    nobody_told = status.code is None and status.signal is None
+    if fate is not None and (nobody_told or status.signal == signal.SIGKILL):
         return fate
     no_memory = said is not None and said.no_memory
     if status.code == EXIT_NO_MEMORY or (status.signal == signal.SIGABRT and no_memory):

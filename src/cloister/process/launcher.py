@@ -274,6 +274,8 @@ class Zygote:
         self._children[forked.pid] = child
         if forked.pid in early:
             child.set_ended(ExitStatus.from_wait(early[forked.pid]))
+        elif self.process.has_ended:  # which was told before this child was known
+            self._on_own_end()
         return child
 
     async def _branch(self, kind: str, timeout: float) -> ChildProcess:
