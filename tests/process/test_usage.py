@@ -69,12 +69,13 @@ def of(figure: int | None) -> int:
     return figure
 
 
+# A megabyte of leeway: the interpreter gives some of its own back meanwhile.
 def test_memory_that_a_process_takes_is_in_both_figures(child: Child) -> None:
     before = of(pss(child.pid)), of(resident(child.pid))
     child.do(f"eaten = b'x' * {64 * MIB}")
     after = of(pss(child.pid)), of(resident(child.pid))
     for then, now in zip(before, after, strict=True):
-        assert 64 * MIB <= now - then < 72 * MIB
+        assert 63 * MIB <= now - then < 72 * MIB
 
 
 def test_memory_that_two_share_is_halved_in_pss_and_whole_in_the_upper_estimate() -> None:
@@ -86,8 +87,8 @@ def test_memory_that_two_share_is_halved_in_pss_and_whole_in_the_upper_estimate(
             for child in (one, other):
                 child.do(f"import mmap; m = mmap.mmap({memfd}, {64 * MIB}); m.write(b'x' * len(m))")
             share, whole = of(pss(one.pid)) - before[0], of(resident(one.pid)) - before[1]
-            assert 32 * MIB <= share < 40 * MIB
-            assert 64 * MIB <= whole < 72 * MIB
+            assert 31 * MIB <= share < 40 * MIB
+            assert 63 * MIB <= whole < 72 * MIB
     finally:
         os.close(memfd)
 

@@ -179,23 +179,26 @@ class Connection:
     def _post(self, packet: Packet, request_id: int, message: Message | None, fds: Sequence[int]) -> None:
         owned = Descriptors(fds)  # closed when the kernel has its own references, or on the way out
         try:
-            if self.closed:
-                raise self._gone()
-            data = self._codec.encode(packet, request_id, message)
-            self.sent += 1
-            self._recent.append(("sent", type(message)))
-            if self._tap is not None:
-                self._tap.record(True, packet, request_id, message, size=len(data), descriptors=len(owned))
-            self._queue.append((data, owned))
-            if len(self._queue) == 1:
-                self._flush()
-            elif len(self._queue) > MAX_QUEUED:
-                self._end(BadMessage(f"the peer on {self._interface.name} does not read"))
-            if self.closed:
-                raise self._gone()
+            self._enqueue(packet, request_id, message, owned)
         except BaseException:
             owned.close()  # now: whoever keeps the error keeps this frame
             raise
+
+    def _enqueue(self, packet: Packet, request_id: int, message: Message | None, owned: Descriptors) -> None:
+        if self.closed:
+            raise self._gone()
+        data = self._codec.encode(packet, request_id, message)
+        self.sent += 1
+        self._recent.append(("sent", type(message)))
+        if self._tap is not None:
+            self._tap.record(True, packet, request_id, message, size=len(data), descriptors=len(owned))
+        self._queue.append((data, owned))
+        if len(self._queue) == 1:
+            self._flush()
+        elif len(self._queue) > MAX_QUEUED:
+            self._end(BadMessage(f"the peer on {self._interface.name} does not read"))
+        if self.closed:
+            raise self._gone()
 
     def _flush(self) -> None:
         while self._queue:
