@@ -16,6 +16,8 @@ from cloister.interfaces.image_decoder import IMAGES, Decode, Decoded
 from cloister.interfaces.request_server import REQUESTS, Fetch, Fetched
 from cloister.interfaces.web_content import (
     PAGE,
+    WEB_CONTENT_CONTROL,
+    AddPage,
     GetLinks,
     GetText,
     ImageDecoderReady,
@@ -83,9 +85,35 @@ class Window:
     @classmethod
     async def open(cls, run: Run, zygote: Zygote, options: Options) -> Window:
         page, page_end = Channel.pair()
-        child = await zygote.fork("web_content", msgspec.msgpack.encode(options), [page_end], keep=[page])
+        child = await zygote.fork(
+            "web_content",
+            msgspec.msgpack.encode(options),
+            [page_end],
+            keep=[page],
+            interface=WEB_CONTENT_CONTROL,
+        )
         await child.ready()
         return cls(run, child, page)
+
+    def another(self, options: Options) -> Window:
+        """One more page of the same process."""
+
+        async def add() -> Window:
+            page, page_end = Channel.pair()
+            self.child.control.send(AddPage(options), [page_end.detach()])
+            return Window(self._run, self.child, page)
+
+        added: Window = self._run(add())
+        return added
+
+    def leave(self) -> None:
+        """Close this page's channels, and leave the process to the others."""
+
+        async def close() -> None:
+            for connection in (self._page, *self._servers):
+                connection.close()
+
+        self._run(close())
 
     async def close(self) -> None:
         for connection in (self._page, *self._servers):

@@ -9,9 +9,12 @@ import msgspec
 from msgspec import Meta
 
 from .base import Blob, Descriptor, Event, Interface, Pixels, Reply, Request, Url
+from .control import CONTROL
 
 __all__ = [
     "PAGE",
+    "WEB_CONTENT_CONTROL",
+    "AddPage",
     "GetLinks",
     "GetText",
     "ImageDecoderReady",
@@ -51,8 +54,17 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_image_pixels: Annotated[int, Meta(ge=1, le=2**30)] = 128 * 1000 * 1000  # of all images of the page
 
 
+class AddPage(Event, frozen=True):
+    """Serve one more page of the same site: its page channel comes with this."""
+
+    descriptors = (Descriptor.SOCKET,)
+
+    options: Options
+
+
 class Loaded(Reply, frozen=True):
-    """The document is parsed, its subresources are there and it is laid out. Sizes in CSS pixels."""
+    """The document is parsed, its subresources are there and it is laid out. Sizes in CSS pixels. The browser knows
+    where it came from: a page that names another ``url`` is ended."""
 
     url: Url
     status: Annotated[int, Meta(ge=0, le=999)]  # 0: not from HTTP
@@ -181,3 +193,8 @@ PAGE = Interface(
     client=(Load, SetContent, LoadFile, Paint, PrintToPdf, GetText, GetLinks),
     server=(NewImageDecoder, NewRequestServer, Progress),
 )
+
+WEB_CONTENT_CONTROL = Interface(
+    "web_content.control", client=(*CONTROL.client, AddPage), server=CONTROL.server
+)
+"""browser ── web_content, beside its pages."""

@@ -232,10 +232,12 @@ class Zygote:
         channels: Sequence[Channel] = (),
         *,
         keep: Sequence[Channel] = (),
+        interface: Interface = CONTROL,
+        handlers: Mapping[type[Message], Any] | None = None,
         timeout: float = _FORK_TIMEOUT,
     ) -> ChildProcess:
         """Fork a child and hand it ``channels`` (given away, whatever happens); ``keep`` are this side's ends,
-        closed with the handle, or here when this fails.
+        closed with the handle, or here when this fails. ``interface`` and ``handlers`` are for its control channel.
 
         Raises :class:`LaunchError`, or :class:`ProcessLost` when the zygote has ended.
         """
@@ -253,6 +255,8 @@ class Zygote:
                 fds.take(),
                 control,
                 keep,
+                interface=interface,
+                handlers=handlers,
                 ours=False,
                 on_release=errors.close,
                 last_words=errors,

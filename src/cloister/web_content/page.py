@@ -42,16 +42,19 @@ __all__ = ["Page"]
 
 _DOCUMENT_TIMEOUT = 600.0  # seconds; how long a page may take is the browser's to say, who cancels
 _REST_AFTER = 2.0  # seconds without work
+_TRIM_AFTER = 0.1  # seconds after a page is gone, when what it was doing has been cancelled
 _PROGRESS_INTERVAL = 0.016  # seconds: nobody sees more than sixty a second
 
 
 class Page:
-    """The page process's end of the page channel. Made on the running event loop.
+    """The page process's end of the page channel. Made on the running event loop. ``on_gone`` hears when that channel
+    is closed, or broke the protocol: the process may have other pages."""
 
-    ``on_close`` is called when the channel is closed, or breaks the protocol."""
-
-    def __init__(self, page: Channel, options: Options, on_close: Callable[[], None]) -> None:
+    def __init__(
+        self, page: Channel, options: Options, on_gone: Callable[[Page], None] = lambda _page: None
+    ) -> None:
         self._options = options
+        self._on_gone = on_gone
         self._shown: loader.Shown | None = None
         self._loading = asyncio.Lock()
         self._told = 0.0
@@ -68,7 +71,7 @@ class Page:
                 GetText: self._get_text,
                 GetLinks: self._get_links,
             },
-            on_close=lambda _error: on_close(),
+            on_close=lambda _error: self._gone(),
         )
         self._requests = Requests(self._page)
         self._rest: asyncio.TimerHandle | None = None
@@ -79,6 +82,11 @@ class Page:
         self._requests.rest()
         if self._rest is not None:
             self._rest.cancel()
+
+    def _gone(self) -> None:
+        self.close()
+        self._on_gone(self)
+        asyncio.get_running_loop().call_later(_TRIM_AFTER, _give_back_memory)
 
     # ── loading ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -180,14 +188,18 @@ class Page:
         self._requests.rest()
         if self._shown is not None:
             self._shown.book = None
-        gc.collect()
-        if hasattr(libc, "malloc_trim"):  # glibc's, and nobody else's
-            libc.malloc_trim(0)
+        _give_back_memory()
 
     def _require(self) -> loader.Shown:
         if self._shown is None:
             raise RequestFailed(FailureCode.NOT_LOADED, "no page is loaded: load one first")
         return self._shown
+
+
+def _give_back_memory() -> None:
+    gc.collect()
+    if hasattr(libc, "malloc_trim"):  # glibc's, and nobody else's
+        libc.malloc_trim(0)
 
 
 def _admit(size: int) -> None:

@@ -91,7 +91,7 @@ def _file(text: str) -> Iterator[Path]:
 
 async def _load_one_page() -> None:
     page_end, browser_end = Channel.pair()
-    page = Page(page_end, Options(width=_SIDE, height=_SIDE), on_close=lambda: None)
+    page = Page(page_end, Options(width=_SIDE, height=_SIDE))
     servers: list[Connection] = []
 
     async def fetch(message: Fetch, _fds: Descriptors) -> Fetched:
