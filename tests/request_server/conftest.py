@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 
 import pytest
@@ -21,6 +21,7 @@ from cloister.request_server.backend import LookupBackend
 from cloister.request_server.client import Client
 
 Opener = Callable[..., AbstractAsyncContextManager[Client]]
+Announce = Callable[[str, int], Awaitable[None]]
 
 
 async def connect(message: Connect, _fds: Descriptors) -> tuple[Connected, list[int]]:
@@ -45,16 +46,20 @@ def authority() -> Authority:
 
 @pytest.fixture(scope="session")
 def client(authority: Authority) -> Opener:
-    """``async with client(max_redirects=3) as c``: a client with these limits, which trusts ``authority``."""
+    """``async with client(max_redirects=3) as c``: a client with these limits, which trusts ``authority``.
+    ``announce`` is what is asked before a document is fetched."""
     context = tls.context(authority.roots)
 
+    async def nobody_minds(_url: str, _redirects: int) -> None:
+        pass
+
     @contextlib.asynccontextmanager
-    async def open_client(**limits: int) -> AsyncIterator[Client]:
+    async def open_client(announce: Announce = nobody_minds, **limits: int) -> AsyncIterator[Client]:
         ours, theirs = Channel.pair()
         lookup = Connection(theirs, LOOKUP, "server", {Connect: connect})
         asking = Connection(ours, LOOKUP, "client")
         options = Options(user_agent="Cloister tests", **limits)
-        made = Client(options, LookupBackend(asking, options.request_timeout / 1000), context)
+        made = Client(options, LookupBackend(asking, options.request_timeout / 1000), context, announce)
         try:
             yield made
         finally:

@@ -12,14 +12,23 @@ from dataclasses import dataclass
 import msgspec
 import pytest
 from tests.request_server.conftest import connect
-from tests.servers import ARTICLE, COMPRESSORS, SITE, Authority, Page, Server
+from tests.servers import ARTICLE, COMPRESSORS, SITE, Authority, Page, Server, redirect
 
 from cloister.errors import RequestFailed
 from cloister.interfaces.base import INLINE_LIMIT, Descriptor, FailureCode
-from cloister.interfaces.control import CONTROL, Ping, Ready, Shutdown
+from cloister.interfaces.control import Ping, Ready, Shutdown
 from cloister.interfaces.lookup_server import LOOKUP, Connect
-from cloister.interfaces.request_server import REQUESTS, Destination, Fetch, Options, PreloadOptions
-from cloister.ipc import Channel, Connection, blob
+from cloister.interfaces.request_server import (
+    REQUEST_CONTROL,
+    REQUESTS,
+    Destination,
+    DocumentAllowed,
+    DocumentFrom,
+    Fetch,
+    Options,
+    PreloadOptions,
+)
+from cloister.ipc import Channel, Connection, Descriptors, blob
 from cloister.request_server.sandbox import POLICY
 
 PAGES = {path: page for path, page in SITE.items() if isinstance(page, Page)}
@@ -61,6 +70,9 @@ class Child:
     control: Connection
     page: Connection
     ready: asyncio.Future[Ready]
+    visited: list[tuple[str, int]]
+    """Where it said that a document was about to come from. What is in ``forbidden``, it was not allowed."""
+    forbidden: set[str]
 
     async def fetch(self, url: str) -> tuple[str, bytes]:
         reply, fds = await self.page.request(Fetch(url, Destination.DOCUMENT), timeout=TIMEOUT)
@@ -77,8 +89,20 @@ async def start(roots: str = "", **limits: int) -> AsyncIterator[Child]:
     pairs = [Channel.pair() for _ in range(3)]
     theirs = [pair[1] for pair in pairs]
     ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
+    visited: list[tuple[str, int]] = []
+    forbidden: set[str] = set()
+
+    async def document_from(message: DocumentFrom, _fds: Descriptors) -> DocumentAllowed:
+        visited.append((message.url, message.redirects))
+        if message.url in forbidden:
+            raise RequestFailed(FailureCode.OTHER_SITE, "not there")
+        return DocumentAllowed()
+
     control = Connection(
-        pairs[0][0], CONTROL, "client", {Ready: lambda message, _fds: ready.set_result(message)}
+        pairs[0][0],
+        REQUEST_CONTROL,
+        "client",
+        {Ready: lambda message, _fds: ready.set_result(message), DocumentFrom: document_from},
     )
     page = Connection(pairs[1][0], REQUESTS, "client")
     lookup = Connection(pairs[2][0], LOOKUP, "server", {Connect: connect})
@@ -95,7 +119,7 @@ async def start(roots: str = "", **limits: int) -> AsyncIterator[Child]:
     try:
         async with asyncio.timeout(TIMEOUT):
             await ready
-        yield Child(process, control, page, ready)
+        yield Child(process, control, page, ready, visited, forbidden)
     finally:
         process.kill()
         await asyncio.to_thread(process.communicate)
@@ -161,6 +185,33 @@ def test_every_failure_inside_the_sandbox_is_an_answer(authority: Authority) -> 
     assert codes["expired"] == FailureCode.CERTIFICATE_EXPIRED
     assert codes["untrusted"] == FailureCode.CERTIFICATE_UNTRUSTED
     assert codes["plain"] == FailureCode.TLS_FAILED
+
+
+def test_it_asks_the_browser_before_it_speaks_to_a_documents_server() -> None:
+    async def run() -> list[tuple[str, int]]:
+        async with start() as child:
+            assert (await child.fetch(first.url("/go")))[0] == second.url("/article#there")
+            image = Fetch(first.url("/image.png"), Destination.IMAGE)
+            await child.page.request(image, timeout=TIMEOUT)  # of what is no document, nobody is told
+            child.forbidden.add(third.url("/secret"))
+            with pytest.raises(RequestFailed) as caught:
+                await child.fetch(second.url("/leave"))
+            assert caught.value.code == FailureCode.OTHER_SITE
+            return child.visited
+
+    with (
+        Server() as third,
+        Server({**SITE, "/leave": redirect(third.url("/secret"))}) as second,
+        Server({**SITE, "/go": redirect(second.url("/article#there"))}) as first,
+    ):
+        visited = asyncio.run(run())
+    assert visited == [
+        (first.url("/go"), 0),
+        (second.url("/article#there"), 1),
+        (second.url("/leave"), 0),
+        (third.url("/secret"), 1),
+    ]
+    assert third.requests == []
 
 
 def test_a_large_body_comes_in_a_sealed_memfd(authority: Authority) -> None:

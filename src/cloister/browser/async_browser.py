@@ -107,6 +107,8 @@ class AsyncBrowser:
         self._monitor: Monitor | None = None
         self._closed = False
         self._started = time.monotonic()
+        self.share_sites = False
+        """Whether a page may join the process of another that shows the same origin: while memory is short."""
         self._supervisor: Supervisor
         self._memory: MemoryKeeper
         self._listeners: list[Callable[[HealthEvent], object]] = []
@@ -191,7 +193,8 @@ class AsyncBrowser:
             await asyncio.shield(decoder.end())
 
     def processes(self) -> list[ProcessInfo]:
-        """The live, locked-down processes: what each is for, and the layers that hold it."""
+        """The live, locked-down processes: what each is for, and the layers that hold it. One that pages share is
+        there for each of them."""
         waiting = [*self._running().standing(), *self._ahead.processes]
         standing = [child_info(child, None) for child in waiting]
         return [
@@ -219,12 +222,17 @@ class AsyncBrowser:
             log.info("the browser ended")
         self._close_trace()
 
-    async def start_renderer(self, options: web_content.Options, *, will_fetch: bool) -> Renderer:
-        """For a page: the processes of one navigation, as soon as there is room for them."""
+    async def start_renderer(
+        self, options: web_content.Options, *, will_fetch: bool, origin: str | None = None
+    ) -> Renderer:
+        """For a page: the processes of one navigation, as soon as there is room for them. Where it goes to ``origin``,
+        they may be joined to those of another page there."""
         await self._room.take()
         try:
             loading = sum(page.is_loading for page in self._pages)
-            renderer = self._ahead.take(loading) if will_fetch and options == self._usual else None
+            renderer = self._join(options, origin) if origin is not None and self.share_sites else None
+            if renderer is None and will_fetch and options == self._usual:
+                renderer = self._ahead.take(loading)
             renderer = renderer or await self._fork_renderer(options, will_fetch=will_fetch)
         except BaseException:
             self._room.give_back()
@@ -240,6 +248,14 @@ class AsyncBrowser:
     def why_wait(self) -> str:
         """For a page whose deadline passed before it got a process."""
         return self._room.why_wait() if self._room.is_full else "none could be forked"
+
+    def _join(self, options: web_content.Options, origin: str) -> Renderer | None:
+        for page in self._pages:
+            content = page.content_process
+            if content is not None and content.can_be_joined(origin):
+                with contextlib.suppress(ChannelClosed, BadMessage):  # it is ending
+                    return Renderer.join(content, self._running(), options, self._request_options)
+        return None
 
     async def _fork_renderer(self, options: web_content.Options, *, will_fetch: bool) -> Renderer:
         with self._traced():
@@ -309,8 +325,9 @@ class AsyncBrowser:
         return False
 
     def _children(self) -> list[ChildProcess]:
+        """Each once, though pages may share one."""
         of_pages = [child for page in self._pages for child in page.children]
-        return [*self._running().standing(), *self._ahead.processes, *of_pages]
+        return list(dict.fromkeys([*self._running().standing(), *self._ahead.processes, *of_pages]))
 
     def _open_trace(self) -> None:
         path, payload = self._trace_to

@@ -50,9 +50,11 @@ from .checks import (
     left,
     navigation_error,
     open_regular,
+    origin_of,
     site_of,
     write,
 )
+from .content_process import ContentProcess
 from .crash_page import crash_page
 from .history import Entry, History
 from .paper import print_request
@@ -79,8 +81,9 @@ _LINKS = msgspec.msgpack.Decoder(web_content.LinkList)
 class AsyncPage:
     """One page of a browser, made by :meth:`AsyncBrowser.new_page`.
 
-    Every navigation gets new processes, so nothing that one document did can reach the next. Every method may
-    raise :class:`PageCrashed`, :class:`PageClosed` and :class:`TimeoutError`; ``timeout`` is in milliseconds, and
+    Every navigation gets new processes, so nothing that one document did can reach the next; where memory is short,
+    it may join the process of another page that shows the same origin, and no other ever. Every method may raise
+    :class:`PageCrashed`, :class:`PageClosed` and :class:`TimeoutError`; ``timeout`` is in milliseconds, and
     a page that is still busy when it has passed is stopped. Calls on one page run one after the other.
     """
 
@@ -108,7 +111,8 @@ class AsyncPage:
 
     @property
     def url(self) -> str:
-        """Where the page is: after redirects, or what was asked for when it failed."""
+        """Where the page is: after redirects, or what was asked for when it failed. What a page's own process says
+        of it does not count."""
         return self._url
 
     @property
@@ -124,6 +128,11 @@ class AsyncPage:
     def processes(self) -> list[ProcessInfo]:
         """The live processes of this page."""
         return [info for child in self.children if (info := child_info(child, self._url)) is not None]
+
+    @property
+    def content_process(self) -> ContentProcess | None:
+        """For the browser: the process that shows this page, which others of its site may share."""
+        return None if self._renderer is None else self._renderer.content
 
     def is_closed(self) -> bool:
         return self._closed
@@ -223,11 +232,12 @@ class AsyncPage:
         self._discarded, self.gone = False, None
         self.is_loading = True
         try:
-            renderer = await self._start(deadline, timeout, entry.will_fetch)
-            renderer.work_for(site_of(entry.url))
-            renderer.on_progress = lambda done, total: self._emit("progress", done, total)
-            request, fds = entry.message()
-            loaded, _ = await self._ask(request, fds, deadline=deadline, timeout=timeout)
+            origin = origin_of(entry.url) if entry.will_fetch else None
+            try:
+                loaded = await self._show(entry, deadline, timeout, origin)
+            except _LedElsewhereError:
+                self._drop()
+                loaded = await self._show(entry, deadline, timeout, None)
         except CloisterError as error:
             self._failure = str(error)
             self._drop()
@@ -242,20 +252,43 @@ class AsyncPage:
             self._browser.loaded()
         return loaded
 
-    async def _start(self, deadline: float, timeout: float, will_fetch: bool) -> Renderer:
-        renderer = await self._new_renderer(deadline, timeout, will_fetch)
+    async def _show(self, entry: Entry, deadline: float, timeout: float, origin: str | None) -> Loaded:
+        """Load ``entry`` in processes of its own, or joined to others of ``origin``."""
+        renderer = await self._start(deadline, timeout, entry.will_fetch, origin)
+        renderer.work_for(site_of(entry.url))
+        renderer.on_progress = lambda done, total: self._emit("progress", done, total)
+        renderer.expects_document = entry.will_fetch
+        request, fds = entry.message()
+        try:
+            loaded, _ = await self._ask(request, fds, deadline=deadline, timeout=timeout)
+        except NavigationError as error:
+            if renderer.was_led_elsewhere:
+                raise _LedElsewhereError(error.url, error.code, error.detail) from None
+            raise
+        where = renderer.document_url if entry.will_fetch else entry.url
+        if loaded.url != where:
+            raise self._punish(
+                BadMessage(f"the page says that it is at {printable(loaded.url, 200)}, and is not")
+            )
+        renderer.settle()
+        return loaded
+
+    async def _start(self, deadline: float, timeout: float, will_fetch: bool, origin: str | None) -> Renderer:
+        renderer = await self._new_renderer(deadline, timeout, will_fetch, origin)
         self._renderer = renderer
         if self._closed:  # meanwhile
             self._drop()
             self._check_open()
-        renderer.web_content.when_ended(lambda: self._on_ended(renderer))
+        renderer.when_ended(lambda: self._on_ended(renderer))
         return renderer
 
-    async def _new_renderer(self, deadline: float, timeout: float, will_fetch: bool) -> Renderer:
+    async def _new_renderer(
+        self, deadline: float, timeout: float, will_fetch: bool, origin: str | None = None
+    ) -> Renderer:
         options = web_content.Options(width=self._viewport["width"], height=self._viewport["height"])
         try:
             async with asyncio.timeout(left(deadline)):
-                return await self._browser.start_renderer(options, will_fetch=will_fetch)
+                return await self._browser.start_renderer(options, will_fetch=will_fetch, origin=origin)
         except builtins.TimeoutError:
             raise TimeoutError(
                 f"{printable(self._url, 200)}: no process within {timeout:g} ms: {self._browser.why_wait()}"
@@ -451,7 +484,8 @@ class AsyncPage:
             raise navigation_error(self._url, error) from None
         except TimeoutError:
             late = f"it was not done within {timeout:g} ms"
-            self._drop(Killed(late, quiet=not renderer.web_content.is_unresponsive))
+            renderer.content.stop(late, quiet=not renderer.web_content.is_unresponsive)
+            self._drop()
             self._loaded, self._failure = None, f"it was stopped after {timeout:g} ms"
             raise TimeoutError(
                 f"{printable(self._url, 200)}: not done within {timeout:g} ms; the page was stopped"
@@ -495,6 +529,10 @@ class AsyncPage:
     def _emit(self, event: str, *arguments: object) -> None:
         for listener in self._listeners.get(event, ()):
             listener(*arguments)
+
+
+class _LedElsewhereError(NavigationError):
+    """A redirect led out of the site whose process the page had joined: it needs one of its own."""
 
 
 def child_info(child: Any, page_url: str | None) -> ProcessInfo | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import stat
 import time
 from collections.abc import Iterator
@@ -30,11 +31,16 @@ __all__ = [
     "left",
     "navigation_error",
     "open_regular",
+    "origin_of",
     "site_of",
     "write",
 ]
 
 _MAX_FILE = 64 * 2**20
+_ORIGIN = re.compile(
+    r"(https?)://([a-z0-9.-]{1,255}|\[[0-9a-f:.]{2,45}\])(?::([0-9]{1,5}))?(?:[/?#].*)?", re.I | re.A
+)
+_DEFAULT_PORT = {"http": "80", "https": "443"}
 
 
 def open_regular(path: str | os.PathLike[str]) -> int:
@@ -93,6 +99,19 @@ def site_of(url: str) -> str | None:
     authority = rest.split("/")[0].split("?")[0].split("#")[0].split("\\")[0]
     host = authority.rpartition("@")[2]
     return printable(f"{scheme.lower()[:32]}://{host.lower()}", 290) if found and host else None
+
+
+def origin_of(url: str) -> str | None:
+    """Scheme, host and port of an http(s) URL that is written plainly (no credentials, no backslash, no escapes in its
+    host); None for every other. Two URLs that have the same are of one site.
+
+    What is fetched is judged once more by what the request_server makes of the URL.
+    """
+    found = _ORIGIN.fullmatch(url)
+    if found is None:
+        return None
+    scheme, host, port = found[1].lower(), found[2].lower(), found[3]
+    return f"{scheme}://{host}:{port or _DEFAULT_PORT[scheme]}"
 
 
 @contextlib.contextmanager

@@ -5,14 +5,18 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 
 from .. import ends
 from ..errors import ChannelClosed, ProcessLost
 from ..interfaces import lookup_server, request_server
+from ..interfaces.base import Interface, Message
+from ..interfaces.control import CONTROL
 from ..interfaces.lookup_server import LOOKUP_ADMIN, AddClient
+from ..interfaces.request_server import REQUEST_CONTROL
 from ..interfaces.zygote import PreloadKind
 from ..ipc import Channel, Connection
 from ..process import ChildProcess, Zygote
@@ -66,6 +70,8 @@ class Processes:
         channels: Sequence[Channel] = (),
         *,
         keep: Sequence[Channel] = (),
+        interface: Interface = CONTROL,
+        handlers: Mapping[type[Message], Any] | None = None,
     ) -> ChildProcess:
         """As :meth:`Zygote.fork`, by the zygote that is there, or the next one."""
         try:
@@ -74,12 +80,15 @@ class Processes:
             for channel in (*channels, *keep):
                 channel.close()
             raise
-        child = await zygote.fork(kind, options, channels, keep=keep)
+        child = await zygote.fork(kind, options, channels, keep=keep, interface=interface, handlers=handlers)
         self._supervisor.adopt(child)
         return child
 
-    async def fork_request_server(self, options: request_server.Options) -> ChildProcess:
-        """A request_server with a way to the lookup_server. Raises as :meth:`Zygote.fork`, and :class:`CircuitOpen`."""
+    async def fork_request_server(
+        self, options: request_server.Options, handlers: Mapping[type[Message], Any]
+    ) -> ChildProcess:
+        """A request_server with a way to the lookup_server; ``handlers`` are for what it asks on its control channel.
+        Raises as :meth:`Zygote.fork`, and :class:`CircuitOpen`."""
         lookup = await self._lookup.get(_START_TIMEOUT)
         here, there = Channel.pair()
         lookup_client, lookup_end = Channel.pair()
@@ -90,7 +99,12 @@ class Processes:
                 channel.close()
             raise ProcessLost("the lookup_server has ended: try again") from None
         child = await self.fork(
-            "request_server", msgspec.msgpack.encode(options), [there, lookup_client], keep=[here]
+            "request_server",
+            msgspec.msgpack.encode(options),
+            [there, lookup_client],
+            keep=[here],
+            interface=REQUEST_CONTROL,
+            handlers=handlers,
         )
         lookup.clients.add(child)
         return child

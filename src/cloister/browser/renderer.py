@@ -1,4 +1,5 @@
-"""One document's processes: a web_content, and the request_server and image decoders that it asks for.
+"""One document's processes: a web_content (its own, or its site's), and the request_server and image decoders that
+it asks for.
 
 What a page may ask of the browser is the table in :meth:`Renderer._handlers`, and nothing else.
 """
@@ -16,8 +17,11 @@ from ..ends import End
 from ..errors import BadMessage, CircuitOpen, PageCrashed, ProcessError, RequestFailed
 from ..interfaces import request_server, web_content
 from ..interfaces.base import FailureCode, Message
+from ..interfaces.request_server import DocumentAllowed, DocumentFrom
 from ..interfaces.web_content import (
     PAGE,
+    WEB_CONTENT_CONTROL,
+    AddPage,
     ImageDecoderReady,
     NewImageDecoder,
     NewRequestServer,
@@ -28,6 +32,7 @@ from ..ipc import Channel, Connection, Descriptors
 from ..ipc.connection import Handler
 from ..process import ChildProcess
 from ..process.handle import UNWANTED
+from .content_process import ContentProcess
 
 if TYPE_CHECKING:
     from .processes import Processes
@@ -44,18 +49,20 @@ _EXIT_TIMEOUT = 5.0
 
 
 class Renderer:
-    """The processes behind one document. A navigation gets new ones."""
+    """The processes behind one document. A navigation gets new ones, or joins those of its site."""
 
-    def __init__(
-        self, processes: Processes, web_content: ChildProcess, network: request_server.Options
-    ) -> None:
+    content: ContentProcess
+    page: Connection
+
+    def __init__(self, processes: Processes, network: request_server.Options, max_decoders: int) -> None:
         self.on_progress: Callable[[int, int], None] = lambda _done, _total: None
         self.on_gone: Callable[[], None] = lambda: None
-        self.web_content = web_content
-        self.page = Connection(
-            web_content.channel, PAGE, "client", self._handlers(), on_close=self._on_page_closed
-        )
-        web_content.connections.append(self.page)
+        self.on_ended: Callable[[], None] = lambda: None
+        self.expects_document = False
+        """Whether a document is to be fetched now: only then, and only once, does a request_server get leave to."""
+        self.was_led_elsewhere = False
+        """Whether a redirect led out of the site that the process is kept to."""
+        self._document_urls: list[str] = []
         self._processes = processes
         self._network = network
         self._site: str | None = None
@@ -63,7 +70,7 @@ class Renderer:
         self._next_request_server: asyncio.Task[ChildProcess] | None = None
         self._request_servers_left = MAX_REQUEST_SERVERS
         self._watched: set[asyncio.Task[None]] = set()
-        self._decoders_left = 0
+        self._decoders_left = max_decoders
         self._slots = asyncio.Semaphore(MAX_DECODERS_AT_ONCE)
 
     @classmethod
@@ -79,18 +86,86 @@ class Renderer:
 
         Raises :class:`ProcessError`.
         """
+        renderer = cls(processes, network, options.max_images)
         here, there = Channel.pair()
-        ahead = asyncio.ensure_future(processes.fork_request_server(network)) if will_fetch else None
+        if will_fetch:
+            renderer._fork_request_server_ahead()
         try:
-            child = await processes.fork("web_content", msgspec.msgpack.encode(options), [there], keep=[here])
+            child = await processes.fork(
+                "web_content",
+                msgspec.msgpack.encode(options),
+                [there],
+                keep=[here],
+                interface=WEB_CONTENT_CONTROL,
+            )
         except BaseException:
-            if ahead is not None:
-                await _end_forked(ahead)
+            if renderer._next_request_server is not None:
+                await _end_forked(renderer._next_request_server)
             raise
-        renderer = cls(processes, child, network)
-        renderer._next_request_server = ahead
-        renderer._decoders_left = options.max_images
+        renderer._enter(ContentProcess(child), here)
         return renderer
+
+    @classmethod
+    def join(
+        cls,
+        content: ContentProcess,
+        processes: Processes,
+        options: web_content.Options,
+        network: request_server.Options,
+    ) -> Renderer:
+        """Put one more document of its origin into ``content``: with a channel, a request_server and limits of its own.
+
+        Raises :class:`ChannelClosed` or :class:`BadMessage` when that process is ending.
+        """
+        here, there = Channel.pair()
+        try:
+            content.process.control.send(AddPage(options), [there.detach()])
+        except BaseException:
+            here.close()
+            raise
+        renderer = cls(processes, network, options.max_images)
+        renderer._enter(content, here)
+        renderer._fork_request_server_ahead()
+        return renderer
+
+    def _enter(self, content: ContentProcess, page: Channel) -> None:
+        self.content = content
+        content.enter(self)
+        page.peer = content.process.channel.peer
+        self.page = Connection(page, PAGE, "client", self._handlers(), on_close=self._on_page_closed)
+        content.process.connections.append(self.page)
+
+    @property
+    def web_content(self) -> ChildProcess:
+        return self.content.process
+
+    @property
+    def document_url(self) -> str | None:
+        """Where the document came from, at the end of its redirects: what the request_server said, not the page."""
+        return self._document_urls[-1] if self._document_urls else None
+
+    def settle(self) -> None:
+        """The document is there, and from where the browser was told: the page needs no other."""
+        self.expects_document = False
+        self.content.settle()
+
+    def _fork_request_server(self) -> Coroutine[None, None, ChildProcess]:
+        return self._processes.fork_request_server(self._network, {DocumentFrom: self._document_from})
+
+    def _fork_request_server_ahead(self) -> None:
+        self._next_request_server = asyncio.ensure_future(self._fork_request_server())
+
+    async def _document_from(self, message: DocumentFrom, _fds: Descriptors) -> DocumentAllowed:
+        """What a request_server asks on its control channel, where no page can speak."""
+        if not self.expects_document or message.redirects != len(self._document_urls):
+            raise RequestFailed(
+                FailureCode.TOO_MANY_REQUESTS, "a page has one document, and asked for another"
+            )
+        if not self.content.admit(message.url):
+            self.was_led_elsewhere = True
+            raise RequestFailed(FailureCode.OTHER_SITE, "the process of this page is kept to another site")
+        self._document_urls.append(message.url)
+        return DocumentAllowed()
 
     def _handlers(self) -> dict[type[Message], Handler]:
         """Everything that a page may ask of the browser."""
@@ -106,15 +181,13 @@ class Renderer:
         if self._request_servers_left <= 0:
             raise RequestFailed(FailureCode.TOO_MANY_REQUESTS, "the page has used up its request servers")
         self._request_servers_left -= 1
-        forking = self._next_request_server or asyncio.ensure_future(
-            self._processes.fork_request_server(self._network)
-        )
+        forking = self._next_request_server or asyncio.ensure_future(self._fork_request_server())
         self._next_request_server = None
         try:
             child = await forking
             if not child.is_alive:  # it was forked ahead, and something ended it
                 await child.end()
-                child = await self._processes.fork_request_server(self._network)
+                child = await self._fork_request_server()
         except ProcessError as error:
             raise _no_process(error) from None
         if self._request_server is not None:
@@ -178,6 +251,12 @@ class Renderer:
             return BadMessage(f"{url}: the page's process {ending}")
         return PageCrashed(url, ending)
 
+    def when_ended(self, callback: Callable[[], None]) -> None:
+        """Have ``callback()`` called when the page's process has ended, unless this document has left it."""
+        self.on_ended = callback
+        if self.web_content.has_ended:
+            asyncio.get_running_loop().call_soon(callback)
+
     def work_for(self, site: str | None) -> None:
         """Say whose document this is: for those who look on, and for reports."""
         self._site = self.web_content.site = site
@@ -188,9 +267,10 @@ class Renderer:
         return [self.web_content, *([self._request_server] if self._request_server else [])]
 
     def kill(self, why: End = UNWANTED) -> None:
-        """Stop every process of this document now; :meth:`close` sees them gone. ``why`` is for the page's own."""
+        """Stop every process of this document now; :meth:`close` sees them gone. ``why`` is for the page's own, which
+        goes on if other pages of its site are in it."""
         self.page.close()
-        self.web_content.kill(why)
+        self.content.leave(self, why)
         if self._request_server is not None:
             self._request_server.kill()
 
@@ -201,7 +281,7 @@ class Renderer:
             task.cancel()
         if self._next_request_server is not None:
             await _end_forked(self._next_request_server)
-        await asyncio.gather(self.web_content.end(), *self._watched, return_exceptions=True)
+        await asyncio.gather(self.content.end(), *self._watched, return_exceptions=True)
         self.on_gone()
 
 

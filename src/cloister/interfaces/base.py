@@ -123,6 +123,7 @@ class FailureCode(enum.StrEnum):
     IMAGE_TOO_LARGE = "image_too_large"
     LAYOUT_FAILED = "layout_failed"
     NOT_LOADED = "not_loaded"
+    OTHER_SITE = "other_site"  # where a process has documents of one site only
     # processes
     NO_PROCESS = "no_process"  # for now
     CIRCUIT_OPEN = "circuit_open"  # one that is needed keeps ending, and is not started for a while

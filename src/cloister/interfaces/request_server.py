@@ -1,4 +1,7 @@
-"""web_content ── request_server: one per page load, so all it holds belongs to that page."""
+"""web_content ── request_server: one per page load, so all it holds belongs to that page.
+
+And browser ── request_server, which asks before it fetches a document.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,19 @@ import msgspec
 from msgspec import Meta
 
 from .base import Blob, ByteCount, Interface, Milliseconds, Reply, Request, Url
+from .control import CONTROL
 
-__all__ = ["REQUESTS", "Destination", "Fetch", "Fetched", "Options", "PreloadOptions"]
+__all__ = [
+    "REQUESTS",
+    "REQUEST_CONTROL",
+    "Destination",
+    "DocumentAllowed",
+    "DocumentFrom",
+    "Fetch",
+    "Fetched",
+    "Options",
+    "PreloadOptions",
+]
 
 HeaderName = Annotated[str, Meta(min_length=1, max_length=128)]
 HeaderValue = Annotated[str, Meta(max_length=4096)]
@@ -61,4 +75,25 @@ class Fetch(Request[Fetched], frozen=True):
     referrer: Annotated[str, Meta(max_length=8192)] = ""
 
 
+class DocumentAllowed(Reply, frozen=True):
+    """Go on."""
+
+
+class DocumentFrom(Request[DocumentAllowed], frozen=True):
+    """The page's document is about to be asked for at ``url``, where ``redirects`` have led.
+
+    Said before the server there is spoken to, so that what is said of a server is said by a process that has not
+    read a byte of it. The last URL that was allowed is where the document came from. Fails with OTHER_SITE where the
+    page's process is kept to one site, and this is another.
+    """
+
+    url: Url
+    redirects: Annotated[int, Meta(ge=0, le=100)]
+
+
 REQUESTS = Interface("request_server", client=(Fetch,))
+
+REQUEST_CONTROL = Interface(
+    "request_server.control", client=CONTROL.client, server=(*CONTROL.server, DocumentFrom)
+)
+"""browser ── request_server."""

@@ -149,6 +149,11 @@ class ChildProcess:
         return not poll.poll(0)
 
     @property
+    def is_doomed(self) -> bool:
+        """Whether its end was ordered; the kernel may need a moment for it."""
+        return self._fate is not None
+
+    @property
     def has_ended(self) -> bool:
         """Whether its end was reported; the kernel may know of it a moment before."""
         return self._exit.done()

@@ -6,7 +6,7 @@ import asyncio
 import collections
 import contextlib
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import ada_url
@@ -18,7 +18,7 @@ import msgspec
 
 from ..errors import ChannelClosed, RequestFailed
 from ..interfaces.base import FailureCode
-from ..interfaces.request_server import Fetch, Options
+from ..interfaces.request_server import Destination, Fetch, Options
 from . import decoding, headers, urls
 
 __all__ = ["Client", "Response"]
@@ -42,12 +42,20 @@ class Response(msgspec.Struct, frozen=True):
 
 
 class Client:
-    """Fetches for one page, within ``options``'s limits, over connections from ``backend``."""
+    """Fetches for one page, within ``options``'s limits, over connections from ``backend``.
+
+    ``announce(url, redirects)`` is awaited before a document is asked for anywhere, and may fail the fetch.
+    """
 
     def __init__(
-        self, options: Options, backend: httpcore.AsyncNetworkBackend, ssl_context: ssl.SSLContext
+        self,
+        options: Options,
+        backend: httpcore.AsyncNetworkBackend,
+        ssl_context: ssl.SSLContext,
+        announce: Callable[[str, int], Awaitable[None]],
     ) -> None:
         self._options = options
+        self._announce = announce
         self._requests_left = options.max_requests
         self._bytes_left = options.max_total_bytes
         self._slots: dict[str, asyncio.Semaphore] = collections.defaultdict(
@@ -94,6 +102,8 @@ class Client:
                 FailureCode.TOO_MANY_REQUESTS, f"this page made {self._options.max_requests} requests already"
             )
         self._requests_left -= 1
+        if fetch.destination is Destination.DOCUMENT:
+            await self._announce(url.href, redirects)
         asked = headers.request(url, fetch.destination, fetch.referrer, self._options.user_agent)
         slot = self._slots[urls.origin(url)] if url.protocol == "http:" else contextlib.nullcontext()
         try:

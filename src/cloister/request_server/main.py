@@ -7,7 +7,15 @@ import ssl
 import msgspec
 
 from ..interfaces.lookup_server import LOOKUP
-from ..interfaces.request_server import REQUESTS, Fetch, Fetched, Options, PreloadOptions
+from ..interfaces.request_server import (
+    REQUEST_CONTROL,
+    REQUESTS,
+    DocumentFrom,
+    Fetch,
+    Fetched,
+    Options,
+    PreloadOptions,
+)
 from ..ipc import Connection, Descriptors, blob
 from ..ipc.codec import codec
 from ..ipc.service import Service, Start
@@ -32,6 +40,7 @@ def preload(options: bytes) -> None:
     _context = tls.context(wanted.extra_roots)
     warmup.run(_context)
     # Half a millisecond of each child, were it left to them.
+    codec(REQUEST_CONTROL, "server")
     codec(REQUESTS, "server")
     codec(LOOKUP, "client")
     msgspec.msgpack.decode(msgspec.msgpack.encode(Options(user_agent="")), type=Options)
@@ -44,12 +53,15 @@ def main(start: Start) -> None:
     context = _context
     options = msgspec.msgpack.decode(start.options, type=Options)
     page, lookup = start.channels
-    service = Service()
+    service = Service(REQUEST_CONTROL)
     report = enter(POLICY, allow_degraded=start.allow_degraded)
+
+    async def announce(url: str, redirects: int) -> None:
+        await service.control.request(DocumentFrom(url, redirects), timeout=options.request_timeout / 1000)
 
     async def serve() -> None:
         backend = LookupBackend(Connection(lookup, LOOKUP, "client"), options.request_timeout / 1000)
-        client = Client(options, backend, context)
+        client = Client(options, backend, context, announce)
 
         async def fetch(message: Fetch, _fds: Descriptors) -> tuple[Fetched, list[int]]:
             response = await client.fetch(message)

@@ -39,7 +39,10 @@ async def _fetch_both(context: ssl.SSLContext) -> None:
 
 
 async def _fetch(url: str, backend: httpcore.AsyncNetworkBackend, context: ssl.SSLContext) -> None:
-    client = Client(Options(user_agent="warm-up"), backend, context)
+    async def announce(_url: str, _redirects: int) -> None:
+        pass
+
+    client = Client(Options(user_agent="warm-up"), backend, context, announce)
     await client.fetch(Fetch(url, Destination.DOCUMENT, referrer=url))
     await client.close()
 
