@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from tests.servers import Server
 
-from cloister import Browser, InvalidArgument, Page, PageCrashed, TimeoutError
+from cloister import Browser, InvalidArgument, NetworkPolicy, Page, PageCrashed, TimeoutError
 from cloister.browser.memory import default_budget, size
 from cloister.ends import OutOfMemory
 from cloister.process.usage import pss, resident
@@ -69,6 +70,21 @@ def test_over_the_budget_the_page_used_longest_ago_is_discarded_first_and_loads_
     assert pages[1].text().strip() == "page 1"
     assert not pages[1].is_discarded
     assert pages[1].processes != []
+
+
+def test_near_the_budget_pages_of_one_origin_share_a_process(site: Server) -> None:
+    with Browser(network=NetworkPolicy(allow_hosts=["127.0.0.1"])) as browser:
+        pages = [browser.new_page() for _ in range(3)]
+        pages[0].goto(site.url("/article"))
+        pages[1].goto(site.url("/article"))
+        assert pages[0].processes[0].pid != pages[1].processes[0].pid
+        used = sum(pss(process.pid) or resident(process.pid) or 0 for process in browser.processes())
+        set_budget(browser, round(used * 1.15))
+        eventually(lambda: browser._browser._share_sites)
+        pages[2].goto(site.url("/article"))
+        assert pages[2].processes[0].pid in {page.processes[0].pid for page in pages[:2]}
+        set_budget(browser, 2**40)
+        eventually(lambda: not browser._browser._share_sites)
 
 
 def test_when_nothing_is_left_to_discard_new_pages_wait_until_there_is_memory(browser: Browser) -> None:

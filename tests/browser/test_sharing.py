@@ -19,7 +19,7 @@ from tests.servers import SITE, Authority, Server, redirect
 from tests.servers import Page as Served
 
 from cloister import AsyncBrowser, BadMessage, Browser, NetworkPolicy, Page, PageCrashed, TimeoutError
-from cloister.browser import content_process
+from cloister.browser import content_process, memory
 from cloister.browser.async_page import AsyncPage
 from cloister.browser.checks import origin_of
 from cloister.browser.processes import Processes
@@ -65,11 +65,16 @@ def elsewhere(site: Server) -> Iterator[Server]:
         yield server
 
 
+@pytest.fixture(autouse=True)
+def memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "SHARE_FROM", -1.0)  # always
+
+
 @pytest.fixture
 def browser(ca_file: str) -> Iterator[Browser]:
     network = NetworkPolicy(allow_hosts=HOSTS, request_timeout=5)
     with Browser(network=network, ca_certs=ca_file, viewport={"width": 200, "height": 100}) as browser:
-        browser._browser.share_sites = True
+        browser._browser.share_sites(True)
         yield browser
 
 
@@ -95,8 +100,11 @@ def test_pages_of_one_origin_share_a_process_and_each_shows_its_own(browser: Bro
     assert pages[2].url == site.url("/green")
 
 
-def test_nobody_shares_unless_memory_is_short(browser: Browser, site: Server) -> None:
-    browser._browser.share_sites = False
+def test_nobody_shares_unless_memory_is_short(
+    browser: Browser, site: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "SHARE_FROM", 1.0)
+    browser._browser.share_sites(False)
     assert pid_of(open_at(browser, site.url("/red"))) != pid_of(open_at(browser, site.url("/red")))
 
 
@@ -244,6 +252,7 @@ class TakenOver:
         self._fork = Processes.fork
         self.page: Connection
         self.channel: Channel
+        self.real: Channel
         self.servers: list[Connection] = []
 
     async def fork(self, processes: Processes, kind: str, *given: Any, **named: Any) -> ChildProcess:
@@ -251,9 +260,8 @@ class TakenOver:
         if kind != "web_content":
             return await self._fork(processes, kind, *given, **named)
         options, (self.channel,) = given
-        here, there = Channel.pair()
+        self.real, there = Channel.pair()  # open, or the process would end
         child = await self._fork(processes, kind, options, [there], **named)
-        here.close()
         handlers: dict[type[Message], Any] = {Load: self._load, SetContent: self._set_content}
         self.page = Connection(self.channel, PAGE, "server", handlers)
         return child
@@ -273,7 +281,7 @@ class TakenOver:
         return Loaded(await self._act(self, message.base_url), 0, "", (), 200, 100)
 
     def close(self) -> None:
-        for connection in (self.page, *self.servers):
+        for connection in (self.page, self.real, *self.servers):
             connection.close()
 
 
@@ -285,7 +293,7 @@ async def taken_over(
     is at the URL that this returns."""
     enemy = TakenOver(act)
     async with AsyncBrowser(network=NetworkPolicy(allow_hosts=HOSTS, request_timeout=5)) as browser:
-        browser.share_sites = True
+        browser.share_sites(True)
         page = await browser.new_page()
         with monkeypatch.context() as patch:
             # A function, so that it is given the Processes as the method is.

@@ -107,8 +107,7 @@ class AsyncBrowser:
         self._monitor: Monitor | None = None
         self._closed = False
         self._started = time.monotonic()
-        self.share_sites = False
-        """Whether a page may join the process of another that shows the same origin: while memory is short."""
+        self._share_sites = False
         self._supervisor: Supervisor
         self._memory: MemoryKeeper
         self._listeners: list[Callable[[HealthEvent], object]] = []
@@ -139,6 +138,7 @@ class AsyncBrowser:
                 lambda: self._pages,
                 self._children,
                 self._room,
+                self.share_sites,
                 budget=self._budget,
                 page_limit=self._page_memory,
             )
@@ -229,15 +229,20 @@ class AsyncBrowser:
         they may be joined to those of another page there."""
         await self._room.take()
         try:
-            loading = sum(page.is_loading for page in self._pages)
-            renderer = self._join(options, origin) if origin is not None and self.share_sites else None
-            if renderer is None and will_fetch and options == self._usual:
-                renderer = self._ahead.take(loading)
-            renderer = renderer or await self._fork_renderer(options, will_fetch=will_fetch)
+            renderer = self._join(options, origin) if origin is not None and self._share_sites else None
+            if renderer is None:
+                renderer = await self._fresh_renderer(options, will_fetch=will_fetch)
         except BaseException:
             self._room.give_back()
             raise
         renderer.on_gone = self._room.give_back
+        return renderer
+
+    async def _fresh_renderer(self, options: web_content.Options, *, will_fetch: bool) -> Renderer:
+        renderer = None
+        if will_fetch and options == self._usual:
+            renderer = self._ahead.take(sum(page.is_loading for page in self._pages))
+        renderer = renderer or await self._fork_renderer(options, will_fetch=will_fetch)
         try:
             self._limiter.hold(renderer.web_content)
         except BaseException:
@@ -265,7 +270,12 @@ class AsyncBrowser:
 
     def loaded(self) -> None:
         """For a page that was fetched and laid out: another may follow."""
-        self._ahead.loaded()
+        if not self._share_sites:
+            self._ahead.loaded()
+
+    def share_sites(self, share: bool) -> None:
+        """For the keeper of memory: whether a page may join the process of another that shows the same origin."""
+        self._share_sites = share
 
     def see_off(self, renderer: Renderer) -> None:
         """For a page: wait for the end of processes that are killed, while it goes on."""

@@ -1,5 +1,6 @@
-"""The memory of all processes of a browser: what is over its limit is ended, and when all together are over the
-budget, pages that nobody uses are discarded, and then new ones wait."""
+"""The memory of all processes of a browser: what is over its limit is ended, and when all together come near the
+budget, new pages share the process of their origin; over it, pages that nobody uses are discarded, and then new ones
+wait."""
 
 from __future__ import annotations
 
@@ -27,6 +28,8 @@ INTERVAL = 1.0
 """Seconds between two looks; a look costs 20 µs for each process while all is well."""
 BACKGROUND = 2.0
 """Seconds without use after which a page is in the background: it rests by then, and waits for nothing."""
+SHARE_FROM = 0.75
+"""Part of the budget from which on pages of one origin share."""
 _UNITS = {"": 1, "B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
@@ -41,13 +44,15 @@ class Discardable(Protocol):
 
 
 class MemoryKeeper:
-    """``pages`` and ``processes`` say what there is now; ``room`` is shut while there is no memory for more."""
+    """``pages`` and ``processes`` say what there is now; ``room`` is shut while there is no memory for more, and
+    ``share`` is told whether pages of one origin are to share a process."""
 
     def __init__(
         self,
         pages: Callable[[], Iterable[Discardable]],
         processes: Callable[[], Iterable[ChildProcess]],
         room: Room,
+        share: Callable[[bool], None],
         *,
         budget: int,
         page_limit: int,
@@ -55,6 +60,7 @@ class MemoryKeeper:
         self._pages = pages
         self._processes = processes
         self._room = room
+        self._share = share
         self._budget = budget
         self._page_limit = page_limit
         self._pressure = PressureWatch(self._on_pressure)
@@ -82,8 +88,9 @@ class MemoryKeeper:
 
     async def _keep_within_budget(self) -> None:
         used = self._resident()
-        if used > self._budget:
+        if used > self._budget * SHARE_FROM:
             used = sum(await _measure([process.pid for process in self._processes()]))
+        self._share(used > self._budget * SHARE_FROM)
         for page in self._in_background():
             if used <= self._budget:
                 break
