@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import ctypes
 import functools
 import importlib
 import io
@@ -40,6 +39,8 @@ from cloister.interfaces.zygote import PreloadKind
 from cloister.ipc import Channel
 from cloister.process import Zygote
 from cloister.process.kinds import MODULES
+from processes import DEADLINE, adopt_orphans, descendants, helper, new_processes, peak_pss, pss
+from table import Row, ratio, table
 
 CHROMIUM = shutil.which("chromium")
 CHROMIUM_OPTIONS = (
@@ -50,9 +51,6 @@ VIEWPORT: Viewport = {"width": 1280, "height": 720}
 PAGES = 8
 SETTLE = 4  # seconds in which both let go of what they no longer need
 PAUSE = 0.3  # seconds between two timings, so that neither pays for what the other still clears away
-DEADLINE = 120  # seconds for any one process of the benchmark
-PR_SET_CHILD_SUBREAPER = 36  # include/uapi/linux/prctl.h
-MEBIBYTE = 1024 * 1024
 
 
 def hold(url: str, host: str) -> None:
@@ -67,89 +65,7 @@ def hold(url: str, host: str) -> None:
         sys.stdin.read()
 
 
-# ── memory ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def descendants(root: int) -> set[int]:
-    """``root`` and every process below it. We are the subreaper, so orphans stay below us."""
-    children: dict[int, list[int]] = {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            except (OSError, IndexError, ValueError):
-                continue  # it ended meanwhile
-            children.setdefault(parent, []).append(int(folder.name))
-    found, todo = {root}, [root]
-    while todo:
-        fresh = [pid for pid in children.get(todo.pop(), ()) if pid not in found]
-        found.update(fresh)
-        todo += fresh
-    return found
-
-
-def pss(pids: set[int]) -> float:
-    """MiB, of the processes that still run. Raises PermissionError without the right to look."""
-    total = 0
-    for pid in pids:
-        try:
-            rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        total += sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
-    return total / 1024
-
-
-def new_processes(before: set[int]) -> set[int]:
-    """What runs below us now and did not ``before``."""
-    return descendants(os.getpid()) - before
-
-
-def peak_pss(command: list[str]) -> float:
-    """The most MiB that ``command`` and all it starts had together, looked at as often as can be."""
-    before = descendants(os.getpid())
-    peak = 0.0
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        end = time.monotonic() + DEADLINE
-        while process.poll() is None and time.monotonic() < end:
-            peak = max(peak, pss(new_processes(before)))
-        process.kill()
-    reap()
-    return peak
-
-
-def reap() -> None:
-    """Take in the orphans that came to us as their subreaper."""
-    try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-    except ChildProcessError:
-        pass
-
-
 # ── rows ────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass
-class Row:
-    """One line of the table. ``result`` is what the bound is about: a ratio, a difference, or ours alone."""
-
-    measure: str
-    unit: str
-    ours: float
-    peer: float | None
-    result: float | None
-    bound: str
-    holds: bool | None
-    note: str = ""
-
-
-def ratio(measure: str, unit: str, ours: list[float], peer: list[float], limit: float, missing: str) -> Row:
-    mine = statistics.median(ours)
-    if not peer:
-        return Row(measure, unit, mine, None, None, f"≤ {limit} ×", None, missing)
-    theirs = statistics.median(peer)
-    return Row(measure, unit, mine, theirs, mine / theirs, f"≤ {limit} ×", mine <= limit * theirs)
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -352,35 +268,6 @@ def image_row(bench: Bench) -> Row:
 # ── the run ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@contextmanager
-def helper(script: str, *arguments: str) -> Iterator[str]:
-    """A script beside this one as another process, and its first line; it ends with its standard input."""
-    command = [sys.executable, str(Path(__file__).with_name(script)), *arguments]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            yield process.stdout.readline()
-        finally:
-            process.stdin.close()
-            process.wait(DEADLINE)
-    reap()
-
-
-def table(rows: list[Row]) -> str:
-    """Markdown, as README has it."""
-    lines = ["| measure | Cloister | peer | result | bound | holds |", "|---|---|---|---|---|---|"]
-    for row in rows:
-        sign = "×" if row.peer is not None and row.result != row.ours - row.peer else row.unit
-        result = row.note if row.result is None else f"{row.result:.2f} {sign}"
-        peer = "–" if row.peer is None else f"{row.peer:.1f} {row.unit}"
-        holds = {True: "yes", False: "NO", None: "–"}[row.holds]
-        lines.append(
-            f"| {row.measure} | {row.ours:.1f} {row.unit} | {peer} | {result} | {row.bound} | {holds} |"
-        )
-    return "\n".join(lines)
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -392,7 +279,7 @@ def main() -> int:
     if arguments.hold:
         hold(*arguments.hold)
         return 0
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    adopt_orphans()
     # An installed package is compiled; a checkout is so after its first run, unless this is set.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     with helper("site_server.py") as line, tempfile.TemporaryDirectory() as folder:
