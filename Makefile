@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test lint format bench soak clean
 
 demo: $(STAMP)
 	$(BIN)/cloister demo
@@ -22,7 +22,10 @@ format: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet playwright
-	$(BIN)/python bench/first_light.py
+	failed=0; for each in first_light supervision; do $(BIN)/python bench/$$each.py || failed=1; done; exit $$failed
+
+soak: $(STAMP)
+	$(BIN)/python bench/soak.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

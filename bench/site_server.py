@@ -319,7 +319,12 @@ def serve() -> None:
             self.end_headers()
             self.wfile.write(body)
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Site(ThreadingHTTPServer):
+        def handle_error(self, request: object, client_address: object) -> None:
+            if not isinstance(sys.exception(), OSError):  # clients end in the middle, or are killed
+                super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+    server = Site(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
     print(server.server_address[1], len(files["/"][1]), flush=True)
