@@ -30,6 +30,7 @@ from cloister.browser.async_page import AsyncPage
 from cloister.browser.renderer import Renderer
 from cloister.interfaces.web_content import PAGE, Paint, Painted
 from cloister.ipc import Channel, Connection, Descriptors, memory
+from cloister.process import ChildProcess
 from processes import DEADLINE, adopt_orphans, descendants, helper, new_processes, pss
 from table import Row, ratio, table
 
@@ -43,14 +44,14 @@ WAIT = 10.0  # seconds for anything that is waited for
 
 
 @contextmanager
-def peer(role: str) -> Iterator[socket.socket]:
-    """This script again as another process, at the other end of a socketpair; it ends when that closes."""
+def peer(role: str) -> Iterator[tuple[socket.socket, int]]:
+    """This script again as another process, at the other end of a socketpair, and its pid. It ends with its channel."""
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     command = [sys.executable, __file__, "--peer", role, str(there.fileno())]
     with here, subprocess.Popen(command, pass_fds=[there.fileno()]) as process:
         there.close()
         try:
-            yield here
+            yield here, process.pid
         finally:
             here.close()
             process.wait(DEADLINE)
@@ -127,27 +128,44 @@ def raw_trip(here: socket.socket) -> float:
     return (time.perf_counter() - started) * 1000
 
 
-async def ping_row(bench: Bench) -> Row:
+async def ping_rows(bench: Bench) -> list[Row]:
     """``ChildProcess.ping`` of a loaded page's process, in a browser where nothing else goes on.
 
     Ours: encode, send, the child's event loop, decode there, answer, decode here, and the wake-up of who waits;
-    under the sandbox's system call filter on that side. The peer: a bare recv() and send() in a plain process.
+    under the sandbox's system call filter on that side. The peer: a bare recv() and send() in a plain process, which
+    this process asks with blocking calls. Which cores the two are on decides more than anything that they do, so
+    both are told: to wake a core that sleeps takes five times what a switch on one core does.
     """
-    ours: list[float] = []
-    raw: list[float] = []
+    here, *others = sorted(os.sched_getaffinity(0))
     async with bench.browser() as browser:
         page = await loaded(browser, bench.url)
         await asyncio.sleep(SETTLE)
         (child,) = (each for each in renderer(page).processes if each.kind == "web_content")
-        with peer("echo") as here:
+        rows = [await ping_row(bench, child, "both on one core", here, here)]
+        if others:
+            rows.insert(0, await ping_row(bench, child, "each on a core of its own", here, others[0]))
+    return rows
+
+
+async def ping_row(bench: Bench, child: ChildProcess, where: str, here: int, there: int) -> Row:
+    ours: list[float] = []
+    raw: list[float] = []
+    cores = os.sched_getaffinity(0)
+    with peer("echo") as (channel, pid):
+        os.sched_setaffinity(pid, {there})
+        os.sched_setaffinity(child.pid, {there})
+        os.sched_setaffinity(0, {here})
+        try:
             for _ in range(AT_A_TIME):
-                raw_trip(here)
+                raw_trip(channel)
                 await child.ping()
             for _ in bench.times(20, 4):
-                raw += [raw_trip(here) for _ in range(AT_A_TIME)]
+                raw += [raw_trip(channel) for _ in range(AT_A_TIME)]
                 ours += [await timed(child.ping) for _ in range(AT_A_TIME)]
+        finally:
+            os.sched_setaffinity(0, cores)
     mine, theirs = ([1000 * each for each in took] for took in (ours, raw))
-    return ratio("ping of a locked-down child, there and back", "µs", mine, theirs, 2, "")
+    return ratio(f"ping of a locked-down child, {where}", "µs", mine, theirs, 2, "")
 
 
 async def crash_rows(bench: Bench) -> list[Row]:
@@ -226,8 +244,8 @@ async def bitmap_row(bench: Bench) -> Row:
     so the kernel gives no memory to it yet. The other process is a plain one."""
     width, height = BITMAP
     took: list[float] = []
-    with peer("paint") as here:
-        connection = Connection(Channel(here.detach()), PAGE, "client")
+    with peer("paint") as (channel, _pid):
+        connection = Connection(Channel(channel.detach()), PAGE, "client")
 
         async def hand_over() -> None:
             fd = memory.create_bitmap(width * height * 4)
@@ -245,7 +263,7 @@ async def bitmap_row(bench: Bench) -> Row:
 
 
 async def measure(bench: Bench) -> list[Row]:
-    return [await ping_row(bench), *await crash_rows(bench), idle_row(bench), await bitmap_row(bench)]
+    return [*await ping_rows(bench), *await crash_rows(bench), idle_row(bench), await bitmap_row(bench)]
 
 
 def main() -> int:

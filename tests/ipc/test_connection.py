@@ -141,6 +141,21 @@ def test_three_requests_get_the_replies_that_belong_to_them_in_whatever_order() 
     run(go())
 
 
+def test_a_handler_that_has_its_reply_at_once_need_not_be_a_coroutine() -> None:
+    async def go() -> None:
+        client, server = Channel.pair()
+        asker = Connection(client, TEST, "client")
+        answerer = Connection(server, TEST, "server", {Double: lambda m, _fds: Doubled(m.number * 2)})
+        try:
+            reply, _ = await asker.request(Double(21), timeout=5)
+            assert reply.number == 42
+        finally:
+            asker.close()
+            answerer.close()
+
+    run(go())
+
+
 def test_a_failure_raises_its_code_and_detail_where_it_was_asked() -> None:
     async def go() -> None:
         async with pair() as both:
@@ -390,6 +405,29 @@ def test_a_flood_of_events_is_cut_off() -> None:
                         liar.send(note)
                     await asyncio.sleep(0.001)
             assert "events a second" in str(ended[0])
+
+    run(go())
+
+
+def test_a_peer_that_reads_late_gets_everything_and_then_nobody_waits_for_it_to_read() -> None:
+    async def go() -> None:
+        async with raw_peer() as (late, connection, ended):
+            loop, fd = asyncio.get_running_loop(), connection._channel.fileno()
+            for _ in range(2):
+                texts = [str(number) * 1000 for number in range(600)]
+                for text in texts:
+                    connection.send(Note(text))
+                decode = codec(TEST, "client").decode
+                got: list[str] = []
+                while len(got) < len(texts):
+                    await asyncio.sleep(0)  # the loop sends what had to wait
+                    late.settimeout(5)
+                    message = decode(late.recv(2**16))[2]
+                    assert isinstance(message, Note)
+                    got.append(message.text)
+                assert got == texts
+                assert not loop.remove_writer(fd)
+            assert not ended
 
     run(go())
 

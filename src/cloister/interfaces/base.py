@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 from typing import Annotated, Any, ClassVar, Generic, TypeVar, get_args
 
 import msgspec
@@ -164,6 +165,7 @@ class Interface:
         return f"Interface({self.name!r})"
 
 
+@functools.cache
 def reply_type(request: type[Request[Any]]) -> type[Reply]:
     """The class of the reply to ``request``: the argument of its ``Request[...]`` base."""
     for base in getattr(request, "__orig_bases__", ()):

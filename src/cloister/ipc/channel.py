@@ -16,6 +16,12 @@ __all__ = ["MAX_DESCRIPTORS", "Channel"]
 MAX_DESCRIPTORS = 8
 """Descriptors in one packet. The kernel would take 253 (SCM_MAX_FD); no message of ours needs more than these."""
 
+# Plain integers: Python's enums of flags take 1.3 µs for each operator, which is a fifth of what a packet costs.
+_SEND = int(socket.MSG_NOSIGNAL)
+_RECEIVE = int(socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT)
+_DATA_CUT = int(socket.MSG_TRUNC)
+_DESCRIPTORS_CUT = int(socket.MSG_CTRUNC)
+
 _CONTROL_SPACE = socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize)
 
 
@@ -54,7 +60,7 @@ class Channel:
             raise ValueError(f"a packet of {len(data)} bytes and {len(fds)} descriptors is too large to send")
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         try:
-            self._socket.sendmsg([data], rights, socket.MSG_NOSIGNAL)
+            self._socket.sendmsg([data], rights, _SEND)
         except BlockingIOError:
             raise
         except OSError as error:
@@ -67,23 +73,21 @@ class Channel:
         if not self._buffer:
             self._buffer = bytearray(MAX_PACKET + 1)
         try:
-            size, control, flags, _ = self._socket.recvmsg_into(
-                [self._buffer], _CONTROL_SPACE, socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
-            )
+            size, control, flags, _ = self._socket.recvmsg_into([self._buffer], _CONTROL_SPACE, _RECEIVE)
         except BlockingIOError:
             raise
         except OSError as error:
             raise ChannelClosed("the other end of the channel is gone") from error
         fds = Descriptors(_descriptors(control))
         if (
-            flags & socket.MSG_CTRUNC
+            flags & _DESCRIPTORS_CUT
             and len(fds) < MAX_DESCRIPTORS
-            and not flags & socket.MSG_TRUNC
+            and not flags & _DATA_CUT
             and _table_is_full()
         ):
             fds.lose()
             return bytes(memoryview(self._buffer)[:size]), fds
-        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC) or size > MAX_PACKET:
+        if flags & (_DATA_CUT | _DESCRIPTORS_CUT) or size > MAX_PACKET:
             fds.close()
             raise BadMessage("a packet came that is too large, or has too many descriptors")
         if size == 0 and not fds:

@@ -8,7 +8,6 @@ process ends it.
 from __future__ import annotations
 
 import asyncio
-import builtins
 import collections
 import logging
 import select
@@ -51,8 +50,9 @@ class Connection:
 
     ``handlers`` maps each message that the peer may send to what is done about it: for a request a coroutine
     function ``(message, fds)`` that returns the reply, or ``(reply, fds)`` with descriptors to give away, or
-    raises :class:`RequestFailed`; for an event a plain function. A message of the interface without a handler is
-    as bad as one outside of it. ``sent`` and ``received`` count messages of every sort.
+    raises :class:`RequestFailed`, or a plain function that has the reply at once and raises nothing; for an event
+    a plain function. A message of the interface without a handler is as bad as one outside of it. ``sent`` and
+    ``received`` count messages of every sort.
     """
 
     def __init__(
@@ -74,6 +74,8 @@ class Connection:
         self._abandoned: set[int] = set()
         self._working: dict[int, asyncio.Task[None]] = {}
         self._queue: collections.deque[tuple[bytes, Descriptors]] = collections.deque()
+        self._is_blocked = False
+        """Whether the loop tells when the peer reads again."""
         self._error: Exception | None = None
         self._events_left = float(EVENTS_PER_SECOND)
         self._events_at = self._loop.time()
@@ -108,12 +110,11 @@ class Connection:
         over, the peer is told, and what it still answers is dropped.
         """
         request_id, future = self._begin(message, fds)
+        timer = self._loop.call_later(timeout, self._is_late, future, message, timeout)
         try:
-            async with asyncio.timeout(timeout):
-                return cast("tuple[R, Descriptors]", await future)
-        except builtins.TimeoutError:
-            raise self._late(message, timeout) from None
+            return cast("tuple[R, Descriptors]", await future)
         finally:
+            timer.cancel()
             self._abandon(request_id)
 
     def ask(self, message: Request[R]) -> asyncio.Future[Any]:
@@ -171,6 +172,10 @@ class Connection:
         except ChannelClosed:
             log.debug("%r: gone before it could be told of a cancellation", self)
 
+    def _is_late(self, future: asyncio.Future[Any], message: Message, timeout: float) -> None:
+        if not future.done():
+            future.set_exception(self._late(message, timeout))
+
     def _late(self, message: Message, timeout: float) -> TimeoutError:
         return TimeoutError(
             f"{type(message).__name__} was not answered on {self._interface.name} within {timeout:g} s"
@@ -207,6 +212,7 @@ class Connection:
                 self._channel.send(data, owned.borrow())
             except BlockingIOError:
                 self._loop.add_writer(self._channel.fileno(), self._flush)
+                self._is_blocked = True
                 return
             except ChannelClosed:
                 # What the peer sent before it went is still to be read; the reader ends the connection.
@@ -214,8 +220,9 @@ class Connection:
                 break
             self._queue.popleft()
             owned.close()
-        if not self.closed:
+        if self._is_blocked and not self.closed:
             self._loop.remove_writer(self._channel.fileno())
+            self._is_blocked = False
 
     # ── receiving ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -306,6 +313,9 @@ class Connection:
         if len(self._working) >= MAX_IN_FLIGHT:
             raise BadMessage(f"more than {MAX_IN_FLIGHT} requests came at once on {self._interface.name}")
         work = self._handler(message)(message, fds)
+        if isinstance(work, Reply):
+            self._answer(request_id, work, ())
+            return
         task = self._loop.create_task(self._reply(request_id, message, work))
         self._working[request_id] = task
         task.add_done_callback(lambda _task: self._never_began(request_id, work))

@@ -56,5 +56,5 @@ class Service:
         await start()
         await self._stopped.wait()
 
-    async def _ping(self, message: Ping, _fds: Descriptors) -> Pong:
+    def _ping(self, message: Ping, _fds: Descriptors) -> Pong:
         return Pong(message.nonce)
