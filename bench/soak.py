@@ -186,14 +186,14 @@ class Soak:
 
     async def _until_back(self, outage: Outage, gone: set[int]) -> None:
         """Until there is a whole zygote and a lookup_server, and none of them is one of those that ended."""
-        async with asyncio.timeout(LOST_AFTER):
-            while True:
-                await asyncio.sleep(LOOK)
-                here = [each for each in self.browser.processes() if each.kind in KEPT]
-                whole = Counter(each.kind for each in here) == Counter({k: STANDING[k] for k in KEPT})
-                if whole and not gone & {each.pid for each in here}:
-                    break
-        outage.ended = time.monotonic()
+        wanted = Counter({kind: STANDING[kind] for kind in KEPT})
+        while time.monotonic() < outage.began + LOST_AFTER:
+            await asyncio.sleep(LOOK)
+            here = [each for each in self.browser.processes() if each.kind in KEPT]
+            if Counter(each.kind for each in here) == wanted and not gone & {each.pid for each in here}:
+                outage.ended = time.monotonic()
+                return
+        self.lost.append("what serves all pages did not come back")
 
     # ── what came of it ──────────────────────────────────────────────────────────────────────────────────────
 

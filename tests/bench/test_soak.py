@@ -15,8 +15,8 @@ SOAK = Path(__file__).parents[2] / "bench" / "soak.py"
 
 @pytest.fixture(scope="module")
 def result() -> dict[str, Any]:
-    """Sixty loads, eight at once; in each fifth a process is killed, once the zygote."""
-    command = [sys.executable, str(SOAK), "--loads=60", "--kills=0.2", "--json"]
+    """Sixty loads, eight at once; in every fifth a process is killed, once the zygote."""
+    command = [sys.executable, str(SOAK), "--loads=60", "--kills=0.2", "--seed=47", "--json"]
     done = subprocess.run(command, capture_output=True, timeout=55, check=False, text=True)
     assert not done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
@@ -30,7 +30,7 @@ def of(result: dict[str, Any], measure: str) -> Any:
 
 def test_every_load_is_answered_though_processes_are_killed(result: dict[str, Any]) -> None:
     assert sum(result["outcomes"].values()) == 60
-    assert sum(result["killed"].values()) > 0
+    assert {"web_content", "request_server", "zygote"} <= set(result["killed"])
     assert result["lost"] == []
     assert of(result, "answers lost") == 0
 
