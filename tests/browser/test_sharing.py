@@ -281,7 +281,8 @@ class TakenOver:
         return Loaded(await self._act(self, message.base_url), 0, "", (), 200, 100)
 
     def close(self) -> None:
-        for connection in (self.page, self.real, *self.servers):
+        self.real.close()
+        for connection in (self.page, *self.servers):
             connection.close()
 
 
