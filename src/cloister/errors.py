@@ -7,7 +7,10 @@ is foreign: :func:`printable` takes the terminal's control characters out of it 
 from __future__ import annotations
 
 import builtins
+import contextlib
+import errno
 import signal
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -32,6 +35,7 @@ __all__ = [
     "RequestFailed",
     "SandboxUnavailable",
     "TimeoutError",
+    "descriptors_left",
     "printable",
 ]
 
@@ -105,6 +109,17 @@ class OutOfDescriptors(ProcessError):
         super().__init__(
             "no file descriptor is left in this program: close pages, lower max_live_pages, or raise `ulimit -n`"
         )
+
+
+@contextlib.contextmanager
+def descriptors_left() -> Iterator[None]:
+    """Raise :class:`OutOfDescriptors` where the kernel says EMFILE or ENFILE."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE):
+            raise
+        raise OutOfDescriptors from error
 
 
 class ChannelClosed(ProcessError):

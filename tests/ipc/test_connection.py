@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.shortage import only
 
-from cloister.errors import BadMessage, ChannelClosed, RequestFailed, TimeoutError
+from cloister.errors import BadMessage, ChannelClosed, OutOfDescriptors, RequestFailed, TimeoutError
 from cloister.interfaces.base import (
     Blob,
     Descriptor,
@@ -51,6 +52,10 @@ class Echoed(Reply, frozen=True):
 
 class Echo(Request[Echoed], frozen=True):
     body: Blob
+
+
+class Given(Event, frozen=True):
+    descriptors = (Descriptor.SEALED_MEMFD,)
 
 
 class Stall(Request[Doubled], frozen=True):
@@ -126,6 +131,11 @@ async def raw_peer() -> AsyncIterator[tuple[socket.socket, Connection, list[Exce
     with liar:
         yield liar, connection, ended
     connection.close()
+
+
+async def until(what: Callable[[], bool]) -> None:
+    while not what():
+        await asyncio.sleep(0.001)
 
 
 def run(coroutine: Any) -> Any:
@@ -525,6 +535,78 @@ def test_a_descriptor_that_could_not_be_sent_is_closed_although_the_error_is_kep
                 os.fstat(fd)
 
     run(go())
+
+
+def test_who_has_no_room_for_the_descriptors_of_a_reply_is_told_and_the_peer_is_not_to_blame() -> None:
+    async def go() -> None:
+        async with pair() as both:
+            asked = asyncio.ensure_future(both.client.request(Hold(), timeout=5))
+            await asyncio.sleep(0)
+            both.server._on_readable()
+            await asyncio.sleep(0)  # the answer is on its way
+            with only(0):
+                both.client._on_readable()
+            with pytest.raises(OutOfDescriptors):
+                await asked
+            await both.client.request(Hold(), timeout=5)
+            assert both.ended == []
+
+    run(go())
+
+
+def test_another_thread_that_closes_a_descriptor_meanwhile_does_not_make_the_peer_guilty() -> None:
+    here, there = Channel.pair()
+    fds = [os.dup(2)]
+    here.send(b"x", fds)
+
+    class Socket:
+        """Has room again the moment the packet was received."""
+
+        def recvmsg_into(self, *arguments: Any) -> Any:
+            with only(0):
+                return real.recvmsg_into(*arguments)
+
+    real = there._socket
+    there._socket = cast("Any", Socket())
+    _, came = there.receive()
+    assert came.lost
+    there._socket = real
+    here.close()
+    there.close()
+    os.close(fds[0])
+
+
+def test_descriptors_that_nobody_expects_end_their_sender_also_where_there_is_no_room_for_them() -> None:
+    async def go() -> None:
+        async with raw_peer() as (liar, _, ended):
+            note = codec(TEST, "client").encode(Packet.EVENT, 0, Note("x"))
+            socket.send_fds(liar, [note], [liar.fileno()])
+            with only(0):
+                await until(lambda: bool(ended))
+            assert isinstance(ended[0], BadMessage)
+
+    run(go())
+
+
+def test_an_event_whose_descriptors_were_lost_says_so() -> None:
+    taken: list[bool] = []
+    interface = Interface("given", client=(Given,))
+
+    async def go() -> None:
+        here, there = Channel.pair()
+        client = Connection(here, interface, "client")
+        handlers: dict[Any, Any] = {Given: lambda _message, fds: taken.append(fds.lost)}
+        server = Connection(there, interface, "server", handlers)
+        client.send(Given(), [memory.sealed(b"given away")])
+        with only(0):
+            await until(lambda: bool(taken))
+        client.send(Given(), [memory.sealed(b"given away")])
+        await until(lambda: len(taken) == 2)
+        client.close()
+        server.close()
+
+    run(go())
+    assert taken == [True, False]
 
 
 def test_no_descriptor_is_left_open_whatever_happened() -> None:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
 import re
 import stat
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import (
@@ -20,6 +17,7 @@ from ..errors import (
     OutOfDescriptors,
     RequestFailed,
     TimeoutError,
+    descriptors_left,
     printable,
 )
 from ..interfaces.base import FailureCode
@@ -46,7 +44,8 @@ _DEFAULT_PORT = {"http": "80", "https": "443"}
 def open_regular(path: str | os.PathLike[str]) -> int:
     """Open a file for a child to read. A pipe or a device could block, or never end."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        with descriptors_left():
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError as error:
         raise InvalidArgument(f"{os.fspath(path)}: {error.strerror}") from None
     info = os.fstat(fd)
@@ -64,6 +63,8 @@ def navigation_error(url: str, error: RequestFailed) -> CloisterError:
         return AddressRefused(url, error.code, detail)
     if error.code == FailureCode.CIRCUIT_OPEN:
         return CircuitOpen(f"{printable(url, 200)}: {detail}")
+    if error.code == FailureCode.OUT_OF_DESCRIPTORS:
+        return OutOfDescriptors()
     if error.code == FailureCode.TIMED_OUT:
         return TimeoutError(f"{printable(url, 200)}: {detail or 'timed out'}")
     return NavigationError(url, error.code, detail)
@@ -114,17 +115,6 @@ def origin_of(url: str) -> str | None:
     return f"{scheme}://{host}:{port or _DEFAULT_PORT[scheme]}"
 
 
-@contextlib.contextmanager
-def descriptors_left() -> Iterator[None]:
-    """Raise :class:`OutOfDescriptors` where the kernel says EMFILE or ENFILE."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.EMFILE, errno.ENFILE):
-            raise
-        raise OutOfDescriptors from error
-
-
 def deadline_of(timeout: float) -> float:
     if timeout <= 0:
         raise InvalidArgument(
@@ -139,4 +129,5 @@ def left(deadline: float) -> float:
 
 def write(path: str | os.PathLike[str] | None, data: bytes) -> None:
     if path is not None:
-        Path(path).write_bytes(data)
+        with descriptors_left():
+            Path(path).write_bytes(data)

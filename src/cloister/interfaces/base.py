@@ -128,6 +128,7 @@ class FailureCode(enum.StrEnum):
     # processes
     NO_PROCESS = "no_process"  # for now
     CIRCUIT_OPEN = "circuit_open"  # one that is needed keeps ending, and is not started for a while
+    OUT_OF_DESCRIPTORS = "out_of_descriptors"  # the browser has none left to make a channel of
     SANDBOX = "sandbox"
     OUT_OF_MEMORY = "out_of_memory"
     CANCELLED = "cancelled"

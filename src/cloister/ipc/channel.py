@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import array
-import errno
-import os
 import socket
 
-from ..errors import BadMessage, ChannelClosed
+from ..errors import BadMessage, ChannelClosed, descriptors_left
 from ..interfaces.base import MAX_PACKET
 from .descriptors import Descriptors
 
@@ -43,8 +41,9 @@ class Channel:
 
     @classmethod
     def pair(cls) -> tuple[Channel, Channel]:
-        """Both ends of a new socketpair, close-on-exec."""
-        here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        """Both ends of a new socketpair, close-on-exec. Raises OutOfDescriptors."""
+        with descriptors_left():
+            here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         return cls(here.detach()), cls(there.detach())
 
     def fileno(self) -> int:
@@ -79,12 +78,9 @@ class Channel:
         except OSError as error:
             raise ChannelClosed("the other end of the channel is gone") from error
         fds = Descriptors(_descriptors(control))
-        if (
-            flags & _DESCRIPTORS_CUT
-            and len(fds) < MAX_DESCRIPTORS
-            and not flags & _DATA_CUT
-            and _table_is_full()
-        ):
+        if flags & _DESCRIPTORS_CUT and len(fds) < MAX_DESCRIPTORS and not flags & _DATA_CUT:
+            # There was room in the packet: it was this process's table that had none (scm_detach_fds() in
+            # net/core/scm.c). Asking whether it is full would be too late, as other threads close descriptors.
             fds.lose()
             return bytes(memoryview(self._buffer)[:size]), fds
         if flags & (_DATA_CUT | _DESCRIPTORS_CUT) or size > MAX_PACKET:
@@ -100,14 +96,6 @@ class Channel:
     def detach(self) -> int:
         """Give the descriptor away; the channel is closed without closing it."""
         return self._socket.detach()
-
-
-def _table_is_full() -> bool:
-    try:
-        os.close(os.dup(0))
-    except OSError as error:
-        return error.errno in (errno.EMFILE, errno.ENFILE)
-    return False
 
 
 def _descriptors(control: list[tuple[int, int, bytes]]) -> list[int]:

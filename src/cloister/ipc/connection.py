@@ -51,8 +51,9 @@ class Connection:
     ``handlers`` maps each message that the peer may send to what is done about it: for a request a coroutine
     function ``(message, fds)`` that returns the reply, or ``(reply, fds)`` with descriptors to give away, or
     raises :class:`RequestFailed`, or a plain function that has the reply at once and raises nothing; for an event
-    a plain function. A message of the interface without a handler is as bad as one outside of it. ``sent`` and
-    ``received`` count messages of every sort.
+    a plain function. A message of the interface without a handler is as bad as one outside of it. An event whose
+    descriptors this process had no room for comes with ``fds.lost``. ``sent`` and ``received`` count messages of
+    every sort.
     """
 
     def __init__(
@@ -250,8 +251,9 @@ class Connection:
         try:
             fds.check(message.expected_descriptors() if message is not None else ())
         except OutOfDescriptors as error:
-            self._took_no_descriptors(packet, request_id, error)
-            return
+            if packet is not Packet.EVENT:
+                self._took_no_descriptors(packet, request_id, error)
+                return
         if packet is Packet.EVENT and message is not None:
             self._count_event()
             self._handler(message)(message, fds)
@@ -264,14 +266,16 @@ class Connection:
 
     def _took_no_descriptors(self, packet: Packet, request_id: int, error: OutOfDescriptors) -> None:
         """A message without its descriptors is worth nothing; whoever waits for it is told why."""
-        if packet is Packet.REPLY and request_id in self._waiting:
+        if packet is Packet.REQUEST:
+            self._answer(request_id, Failure(FailureCode.OUT_OF_DESCRIPTORS, str(error)), ())
+        elif request_id in self._abandoned:
+            self._abandoned.discard(request_id)
+        elif request_id not in self._waiting:
+            raise BadMessage(f"a reply came on {self._interface.name} though nobody asked")
+        else:
             _, future = self._waiting.pop(request_id)
             if not future.done():
                 future.set_exception(error)
-        elif packet is Packet.REQUEST:
-            self._answer(request_id, Failure(FailureCode.NO_PROCESS, str(error)), ())
-        else:
-            log.error("%s: an event was lost: %s", self._interface.name, error)
 
     def _count_event(self) -> None:
         now = self._loop.time()

@@ -60,8 +60,10 @@ class Descriptors:
     def check(self, expected: Sequence[Descriptor]) -> None:
         """Raise :class:`BadMessage` unless these are exactly what the message's type says, and
         :class:`OutOfDescriptors` when there was no room for them."""
-        if self.lost:
+        if self.lost and expected:
             raise OutOfDescriptors
+        if self.lost:
+            raise BadMessage("descriptors came where none were expected")
         if len(self._fds) != len(expected):
             raise BadMessage(f"{len(self._fds)} descriptors came where {len(expected)} were expected")
         for fd, kind in zip(self._fds, expected, strict=True):

@@ -6,7 +6,7 @@ import fcntl
 import mmap
 import os
 
-from ..errors import BadMessage
+from ..errors import BadMessage, descriptors_left
 from .descriptors import BITMAP_SEALS, F_ADD_SEALS, F_GET_SEALS, F_SEAL_SEAL, SEALED
 
 __all__ = ["create", "create_bitmap", "map_bitmap", "map_sealed", "read_sealed", "seal", "sealed"]
@@ -15,12 +15,13 @@ MFD_NOEXEC_SEAL = 0x0008  # Linux 6.3: never executable, and never made so
 
 
 def create(name: str = "cloister") -> int:
-    """A new, empty memfd, still unsealed; the caller closes it."""
+    """A new, empty memfd, still unsealed; the caller closes it. Raises OutOfDescriptors."""
     flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
-    try:
-        return os.memfd_create(name, flags | MFD_NOEXEC_SEAL)
-    except OSError:  # EINVAL before Linux 6.3
-        return os.memfd_create(name, flags)
+    with descriptors_left():
+        try:
+            return os.memfd_create(name, flags | MFD_NOEXEC_SEAL)
+        except OSError:  # EINVAL before Linux 6.3
+            return os.memfd_create(name, flags)
 
 
 def seal(fd: int) -> None:

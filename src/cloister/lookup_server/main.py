@@ -63,6 +63,9 @@ class _Clients:
 
     def add(self, _message: AddClient, fds: Descriptors) -> None:
         """Serve a client until its channel closes; one that breaks the protocol loses its channel only."""
+        if fds.lost:
+            log.error("no file descriptor is left for one more client, which is turned away")
+            return
         timeout = self._options.connect_timeout / 1000
         client = Client(
             self._policy,
