@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from typing import Any
 
 from ..process import ChildProcess
 
 __all__ = ["report_crash"]
+
+log = logging.getLogger("cloister.browser")
 
 _PINGS = ("Ping", "Pong")  # two a second, of no interest
 
@@ -37,6 +40,9 @@ async def report_crash(child: ChildProcess) -> None:
 
 def _write(facts: dict[str, Any], used: dict[str, Any]) -> None:
     """In a thread: it looks up versions and writes a file."""
-    from ..process.crashes import CrashReport, CrashStore, ResourceUse
+    try:
+        from ..process.crashes import CrashReport, CrashStore, ResourceUse
 
-    CrashStore().write(CrashReport.of(**facts, usage=ResourceUse(**used)))
+        CrashStore().write(CrashReport.of(**facts, usage=ResourceUse(**used)))
+    except (OSError, ImportError) as error:  # no descriptor is left to read what is imported
+        log.warning("no crash report of %s %d was kept: %s", facts["kind"], facts["pid"], error)

@@ -54,6 +54,11 @@ class DecoderPool:
             await spare.end()
         return await self._fork()
 
+    def renew(self) -> None:
+        """The zygote has ended, and the spares with it: have another one from the next."""
+        if not self._closed:
+            self._begin(1)
+
     @property
     def spares(self) -> list[ChildProcess]:
         return list(self._spares)
@@ -94,6 +99,9 @@ class DecoderPool:
 
     async def _keep(self, wanted: int) -> None:
         """Have ``wanted`` spares, and no more."""
+        for spare in [spare for spare in self._spares if not spare.is_alive]:
+            self._spares.remove(spare)
+            await spare.end()
         while len(self._spares) > wanted:
             await self._spares.pop().end()
         try:

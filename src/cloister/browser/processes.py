@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from .. import ends
-from ..errors import ChannelClosed, ProcessLost
+from ..errors import OutOfDescriptors, ProcessError, ProcessLost
 from ..interfaces import lookup_server, request_server
 from ..interfaces.base import Interface, Message
 from ..interfaces.control import CONTROL
@@ -59,8 +59,13 @@ class Processes:
 
         Raises :class:`LaunchError`, or :class:`SandboxUnavailable` naming the layers that this kernel lacks.
         """
-        await self._zygote.begin()
-        await self._lookup.begin()
+        zygote = await self._zygote.begin()
+        try:
+            await self._lookup.begin()
+        except BaseException:
+            await self._zygote.close()
+            await zygote.close()
+            raise
         self.decoders = DecoderPool(self)
 
     async def fork(
@@ -91,12 +96,16 @@ class Processes:
         Raises as :meth:`Zygote.fork`, and :class:`CircuitOpen`."""
         lookup = await self._lookup.get(_START_TIMEOUT)
         here, there = Channel.pair()
-        lookup_client, lookup_end = Channel.pair()
+        opened = [here, there]
         try:
+            lookup_client, lookup_end = Channel.pair()
+            opened.append(lookup_client)
             lookup.admin.send(AddClient(), [lookup_end.detach()])
-        except ChannelClosed:
-            for channel in (here, there, lookup_client):
+        except ProcessError as error:
+            for channel in opened:
                 channel.close()
+            if isinstance(error, OutOfDescriptors):
+                raise
             raise ProcessLost("the lookup_server has ended: try again") from None
         child = await self.fork(
             "request_server",
@@ -149,6 +158,7 @@ class Processes:
     def _on_zygote_ended(self, zygote: Zygote) -> None:
         self._leave(zygote.close())
         self._zygote.ended()
+        self.decoders.renew()
 
     async def _start_lookup(self) -> _Lookup:
         """Its channel may be used before it runs: what is sent waits there."""
@@ -171,7 +181,10 @@ class Processes:
         for client in list(lookup.clients):
             client.kill(ends.Killed("the lookup_server ended", quiet=True))
         self._leave(lookup.end())
-        self._lookup.ended()
+        if isinstance(lookup.failure, OutOfDescriptors):
+            self._lookup.failed(lookup.failure)
+        else:
+            self._lookup.ended()
 
     def _leave(self, work: object) -> None:
         task = asyncio.ensure_future(work)  # type: ignore[call-overload]
@@ -192,6 +205,12 @@ class _Lookup:
         forking = self._forking
         done = forking.done() and not forking.cancelled() and forking.exception() is None
         return forking.result() if done else None
+
+    @property
+    def failure(self) -> BaseException | None:
+        """Why it could not be forked."""
+        done = self._forking.done() and not self._forking.cancelled()
+        return self._forking.exception() if done else None
 
     async def end(self) -> None:
         (process,) = await asyncio.gather(self._forking, return_exceptions=True)

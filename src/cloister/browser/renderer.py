@@ -14,7 +14,7 @@ import msgspec
 
 from .. import ends
 from ..ends import End
-from ..errors import BadMessage, CircuitOpen, PageCrashed, ProcessError, RequestFailed
+from ..errors import BadMessage, CircuitOpen, OutOfDescriptors, PageCrashed, ProcessError, RequestFailed
 from ..interfaces import request_server, web_content
 from ..interfaces.base import FailureCode, Message
 from ..interfaces.request_server import DocumentAllowed, DocumentFrom
@@ -279,15 +279,17 @@ class Renderer:
         self.kill()
         for task in self._watched:
             task.cancel()
-        if self._next_request_server is not None:
-            await _end_forked(self._next_request_server)
-        await asyncio.gather(self.content.end(), *self._watched, return_exceptions=True)
-        self.on_gone()
+        try:
+            if self._next_request_server is not None:
+                await _end_forked(self._next_request_server)
+            await asyncio.gather(self.content.end(), *self._watched, return_exceptions=True)
+        finally:
+            self.on_gone()
 
 
 def _no_process(error: ProcessError) -> RequestFailed:
-    code = FailureCode.CIRCUIT_OPEN if isinstance(error, CircuitOpen) else FailureCode.NO_PROCESS
-    return RequestFailed(code, str(error))
+    codes = {CircuitOpen: FailureCode.CIRCUIT_OPEN, OutOfDescriptors: FailureCode.OUT_OF_DESCRIPTORS}
+    return RequestFailed(codes.get(type(error), FailureCode.NO_PROCESS), str(error))
 
 
 async def _end_forked(forking: asyncio.Task[ChildProcess]) -> None:

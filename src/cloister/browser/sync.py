@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
-from ..errors import BrowserClosed
+from ..errors import BrowserClosed, descriptors_left
 from ..process.supervisor import HealthEvent
 from .async_browser import USER_AGENT, AsyncBrowser
 from .async_page import DEFAULT_TIMEOUT, AsyncPage, PageEvent
@@ -29,7 +29,8 @@ class _LoopThread:
     """An event loop that runs in a daemon thread until :meth:`stop`."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
+        with descriptors_left():
+            self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="cloister", daemon=True)
         self._thread.start()
 

@@ -251,6 +251,11 @@ class ChildProcess:
         """End a child that broke the protocol."""
         self.kill(ends.BadMessage(printable(str(error), 400)))
 
+    def give_up(self, error: Exception) -> None:
+        """End a child that this process cannot use for no fault of the child's: :meth:`ready` raises ``error``."""
+        self._fail_ready(error)
+        self.kill(ends.Killed(str(error)))
+
     def lost_channel(self, error: Exception | None) -> None:
         """A channel of the child is closed: by what it sent (``error``), or it is ending, and a process that ends
         closes its channels first; if it is not, it cannot be asked any more."""

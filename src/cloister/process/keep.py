@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
-from ..errors import BrowserClosed, CircuitOpen, CloisterError, ProcessLost
+from ..errors import BrowserClosed, CircuitOpen, CloisterError, OutOfDescriptors, ProcessLost
 
 __all__ = ["Breaker", "Kept"]
 
@@ -91,7 +91,8 @@ class Kept(Generic[T]):
     async def get(self, timeout: float) -> T:
         """The one that is there, or the next one, within ``timeout`` seconds.
 
-        Raises :class:`CircuitOpen` when it keeps ending, :class:`ProcessLost` when it takes too long.
+        Raises :class:`CircuitOpen` when it keeps ending, :class:`ProcessLost` when it takes too long,
+        :class:`OutOfDescriptors` when this program has no room for it.
         """
         if self._closed:
             raise BrowserClosed("the browser is closed")
@@ -109,6 +110,14 @@ class Kept(Generic[T]):
         if not self._closed and self._current.done():
             self._breaker.ended()
             self._restart()
+
+    def failed(self, error: OutOfDescriptors) -> None:
+        """It could not be started, and that is not its fault: whoever waits for it is told, whoever asks next has it
+        tried again."""
+        if self._current.done():
+            self._current = self._loop.create_future()
+        self._current.set_exception(error)
+        self._current.exception()  # nobody may be waiting for it
 
     async def close(self) -> None:
         """Start nothing any more."""
@@ -132,6 +141,9 @@ class Kept(Generic[T]):
                 log.error("%s", error)  # noqa: TRY400 - the message is all there is to say
                 future.set_exception(error)
                 future.exception()  # nobody may be waiting for it
+            except OutOfDescriptors as error:
+                log.warning("%s did not come back: %s", self._name, error)
+                self.failed(error)
             except CloisterError as error:
                 log.warning("%s did not come back: %s", self._name, error)
                 self._breaker.ended()

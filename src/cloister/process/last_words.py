@@ -8,7 +8,7 @@ import logging
 import os
 import re
 
-from ..errors import printable
+from ..errors import descriptors_left, printable
 
 __all__ = ["LastWords"]
 
@@ -34,8 +34,11 @@ class LastWords:
 
     @classmethod
     def pipe(cls, kind: str) -> tuple[LastWords, int]:
-        """With the writing end, which is to be given away. A full pipe must not stop a child: it does not block."""
-        reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        """With the writing end, which is to be given away. A full pipe must not stop a child: it does not block.
+
+        Raises :class:`OutOfDescriptors`."""
+        with descriptors_left():
+            reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         return cls(kind, reader), writer
 
     @property

@@ -10,6 +10,7 @@ import os
 import signal
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -19,9 +20,11 @@ from ..errors import (
     BadMessage,
     ChannelClosed,
     LaunchError,
+    OutOfDescriptors,
     ProcessError,
     ProcessLost,
     RequestFailed,
+    descriptors_left,
 )
 from ..interfaces.base import Interface, Message
 from ..interfaces.control import CONTROL
@@ -64,7 +67,7 @@ async def launch(
     """Start ``python -m cloister --subprocess-kind=KIND`` and hand it ``channels`` (given away, whatever happens).
 
     ``keep`` are this side's ends, closed with the handle, or here when this fails.
-    Raises :class:`LaunchError` when it does not come up.
+    Raises :class:`LaunchError` when it does not come up, and :class:`OutOfDescriptors`.
     """
     try:
         spawned = take(kind)
@@ -76,7 +79,8 @@ async def launch(
     try:
         pid = await asyncio.shield(greeting)
         _hand_over(control, options, channels, allow_degraded)
-        pidfd = os.pidfd_open(pid)
+        with descriptors_left():
+            pidfd = os.pidfd_open(pid)
     except BaseException:
         await _undo(spawned.pid, greeting)
         _close(control, *keep)
@@ -183,14 +187,18 @@ class Zygote:
         """Start one that can fork ``kinds``. Its branches may still be loading; forks wait for them. ``on_branch``
         hears of each.
 
-        Raises :class:`LaunchError`.
+        Raises :class:`LaunchError` or :class:`OutOfDescriptors`.
         """
         zygote = cls(allow_degraded=allow_degraded, on_branch=on_branch)
-        theirs = []
-        for entry in kinds:
-            zygote._channels[entry.kind], channel = Channel.pair()
-            zygote._branches[entry.kind] = asyncio.get_running_loop().create_future()
-            theirs.append(channel)
+        theirs: list[Channel] = []
+        try:
+            for entry in kinds:
+                zygote._channels[entry.kind], channel = Channel.pair()
+                zygote._branches[entry.kind] = asyncio.get_running_loop().create_future()
+                theirs.append(channel)
+        except OutOfDescriptors:
+            _close(*zygote._channels.values(), *theirs)
+            raise
         zygote.process = await launch(
             "zygote",
             msgspec.msgpack.encode(Options(tuple(kinds))),
@@ -239,11 +247,18 @@ class Zygote:
         """Fork a child and hand it ``channels`` (given away, whatever happens); ``keep`` are this side's ends,
         closed with the handle, or here when this fails. ``interface`` and ``handlers`` are for its control channel.
 
-        Raises :class:`LaunchError`, or :class:`ProcessLost` when the zygote has ended.
+        Raises :class:`LaunchError`, :class:`ProcessLost` when the zygote has ended, or :class:`OutOfDescriptors`.
         """
-        control, theirs = Channel.pair()
-        errors, its_errors = LastWords.pipe(kind)
+        opened = [*channels, *keep]
+        try:
+            control, theirs = Channel.pair()
+            opened += [control, theirs]
+            errors, its_errors = LastWords.pipe(kind)
+        except OutOfDescriptors:
+            _close(*opened)
+            raise
         given = Descriptors([theirs.detach(), *(channel.detach() for channel in channels), its_errors])
+        fds = Descriptors()
         fork = Fork(options, len(channels), self._allow_degraded)
         self._forking += 1
         try:
@@ -265,6 +280,7 @@ class Zygote:
             _close(control, *keep)
             errors.close()
             given.close()
+            fds.close()
             if isinstance(error, RequestFailed):
                 raise LaunchError(f"{kind} could not be forked: {error.detail}") from None
             if isinstance(error, ChannelClosed):
@@ -299,7 +315,14 @@ class Zygote:
         branch = self._branches.get(message.kind)
         if branch is None or branch.done():
             raise BadMessage(f"the zygote branched for {message.kind} unasked")
-        pid = _host_pid(fds, message.pid)
+        try:
+            fds.check(message.expected_descriptors())  # there may have been no room for it
+            pid = _host_pid(fds, message.pid)
+        except OutOfDescriptors as error:  # a zygote that lacks a kind is of no use
+            branch.set_exception(error)
+            branch.exception()  # nobody may be waiting for it
+            self.process.give_up(error)
+            return
         process = ChildProcess(
             "zygote",
             pid,
@@ -339,10 +362,13 @@ class Zygote:
 
 
 def _host_pid(fds: Descriptors, fallback: int) -> int:
-    """The pid of a pidfd as this process's /proc shows it; the zygote knows it only in its own namespace."""
+    """The pid of a pidfd as this process's /proc shows it; the zygote knows it only in its own namespace.
+
+    Raises :class:`OutOfDescriptors`: a wrong pid would be worse than none.
+    """
     (pidfd,) = fds.borrow()
-    with contextlib.suppress(OSError, ValueError), open(f"/proc/self/fdinfo/{pidfd}") as lines:  # noqa: PTH123
-        for line in lines:
+    with contextlib.suppress(OSError, ValueError), descriptors_left():
+        for line in Path(f"/proc/self/fdinfo/{pidfd}").read_text().splitlines():
             if line.startswith("Pid:"):
                 return int(line.split()[1])
     return fallback

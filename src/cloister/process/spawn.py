@@ -11,7 +11,7 @@ import sys
 import time
 from typing import Final, NamedTuple
 
-from ..errors import LaunchError
+from ..errors import LaunchError, descriptors_left
 from .variables import CHANNEL_VARIABLE
 
 __all__ = ["Spawned", "abandon", "spawn", "spawn_ahead", "take"]
@@ -75,34 +75,40 @@ def take(kind: str) -> Spawned:
 
 
 def spawn(kind: str) -> Spawned:
-    """Start ``python -m cloister --subprocess-kind=KIND``. Raises :class:`LaunchError`."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    # A full pipe must not stop a child, so its end does not block.
-    reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    """Start ``python -m cloister --subprocess-kind=KIND``. Raises :class:`LaunchError` or :class:`OutOfDescriptors`."""
+    with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+        with descriptors_left():
+            here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            ours.enter_context(here)
+            theirs.enter_context(there)
+            # A full pipe must not stop a child, so its end does not block.
+            reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+            ours.callback(os.close, reader)
+            theirs.callback(os.close, writer)
+            null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+            theirs.callback(os.close, null)
+        pid = _spawn(kind, there.fileno(), writer, null)
+        ours.pop_all()
+        return Spawned(pid, here.detach(), reader)
+
+
+def _spawn(kind: str, channel: int, errors: int, null: int) -> int:
     environment = {name: os.environ[name] for name in _PASSED if name in os.environ}
-    environment[CHANNEL_VARIABLE] = str(theirs.fileno())
+    environment[CHANNEL_VARIABLE] = str(channel)
     try:
-        pid = os.posix_spawn(
+        return os.posix_spawn(
             sys.executable,
             [sys.executable, "-I", "-m", "cloister", f"--subprocess-kind={kind}"],
             environment,
             file_actions=[
                 (os.POSIX_SPAWN_DUP2, null, 0),
                 (os.POSIX_SPAWN_DUP2, null, 1),
-                (os.POSIX_SPAWN_DUP2, writer, 2),
-                (os.POSIX_SPAWN_DUP2, theirs.fileno(), theirs.fileno()),  # takes its close-on-exec away
+                (os.POSIX_SPAWN_DUP2, errors, 2),
+                (os.POSIX_SPAWN_DUP2, channel, channel),  # takes its close-on-exec away
             ],
             setsid=True,  # Ctrl-C is for the browser, which ends its children in order
             setsigmask=[],
             setsigdef=[signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD],
         )
     except OSError as error:
-        os.close(reader)
-        ours.close()
         raise LaunchError(f"{kind} could not be started: {sys.executable}: {error.strerror}") from error
-    finally:
-        os.close(null)
-        os.close(writer)
-        theirs.close()
-    return Spawned(pid, ours.detach(), reader)

@@ -1,0 +1,281 @@
+"""A browser, a page beside that must not notice anything, a server, and what a program does with them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import logging
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from PIL import Image
+
+from cloister import AsyncBrowser, CloisterError, NetworkPolicy
+from cloister.browser.async_page import AsyncPage
+from tests.faults.before import back_to_before, holdings
+from tests.servers import Handler, Page, Request, Server, closed_port, respond
+
+__all__ = ["STEPS", "Trouble", "World", "picture", "site"]
+
+T = TypeVar("T")
+TIMEOUT = 8_000.0
+"""Milliseconds of each action."""
+GREEN = '<body style="margin:0;background:rgb(0,255,0)">'
+"""What the page beside shows."""
+PURPLE = (128, 0, 128)
+
+
+def picture(color: tuple[int, int, int], size: tuple[int, int] = (20, 10)) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", size, color).save(file, "PNG")
+    return file.getvalue()
+
+
+def color_of(png: bytes) -> object:
+    """Of the first pixel."""
+    with Image.open(io.BytesIO(png)) as image:
+        return image.convert("RGB").getpixel((0, 0))
+
+
+async def _lingering(_request: Request, writer: asyncio.StreamWriter) -> None:
+    await asyncio.sleep(0.2)  # a few pings
+    await respond(writer, Page(picture(PURPLE), "image/png"))
+
+
+@contextlib.contextmanager
+def site() -> Iterator[Server]:
+    """A page with a style sheet, an image that is one, one that is none and one that cannot be had; and a slow one."""
+    with closed_port() as closed:
+        html = f"""<!doctype html><title>A page</title><link rel=stylesheet href=/style.css><body>
+            <img src=/image.png><img src=/broken.png><img src=http://127.0.0.1:{closed}/nowhere.png>
+            <p>Some <a href=/elsewhere>words</a>""".encode()
+        routes: dict[str, Page | Handler] = {
+            "/page": Page(html),
+            "/plain": Page(b"<!doctype html><link rel=stylesheet href=/style.css><p>Words"),
+            "/style.css": Page(b"body { margin: 0; background: rgb(128, 0, 128) }", "text/css"),
+            "/image.png": Page(picture((1, 2, 3)), "image/png"),
+            "/broken.png": Page(b"\x89PNG\r\n\x1a\n and no more", "image/png"),
+            "/slow": Page(b"<!doctype html><link rel=stylesheet href=/style.css><img src=/slow.png>"),
+            "/slow.png": _lingering,
+        }
+        with Server(routes) as server:
+            yield server
+
+
+class Served(Protocol):
+    """Where pages are."""
+
+    def url(self, path: str, /) -> str: ...
+
+
+class Trouble(logging.Handler):
+    """What nobody may hear of: an exception that no task and no future gave to anyone, an error in the log."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.found: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.found.append(f"{record.name}: {self.format(record)}")
+
+    def handle_context(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        self.found.append(f"the event loop: {context}")
+
+
+class World:
+    """``errors`` are what actions of this run ended in."""
+
+    def __init__(self, server: Served, folders: tuple[Path, ...]) -> None:
+        self.server = server
+        self.trouble = Trouble()
+        self.errors: list[CloisterError] = []
+        self.page: AsyncPage
+        self.folders = folders
+        self.image_file = folders[0] / "picture.png"
+        self.image_file.write_bytes(picture(PURPLE))
+        self._runner = asyncio.Runner()
+        self._loop = self._runner.get_loop()
+        self._loop.set_exception_handler(self.trouble.handle_context)
+        for name in ("asyncio", "cloister"):
+            logging.getLogger(name).addHandler(self.trouble)
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self._runner.run(work)
+
+    async def start(self, **options: Any) -> None:
+        self.browser = await self.new_browser(**options).start()
+        self.bystander = await self.browser.new_page()
+        await self.bystander.set_content(GREEN)
+        await self.bystander.screenshot()
+        await self.settle()
+        self.before = holdings(self.folders)
+        self._remember()
+
+    def _remember(self) -> None:
+        self.bystanders_pid = self.pid_of(self.bystander)
+
+    async def recover(self) -> None:
+        """From a test that failed: the next one is another."""
+        self.errors.clear()
+        self.trouble.found.clear()
+        if not self.bystander.processes:
+            await self.again(self.bystander.reload)
+            self._remember()
+
+    def new_browser(self, **options: Any) -> AsyncBrowser:
+        network = NetworkPolicy(allow_hosts=["127.0.0.1"], request_timeout=5)
+        settings: dict[str, Any] = {"viewport": {"width": 80, "height": 60}, "max_live_pages": 3, **options}
+        return AsyncBrowser(network=network, **settings)
+
+    async def settle(self) -> None:
+        """Let what is forked ahead come, and go."""
+        zygote = self.browser._processes._zygote.current if self.browser._processes else None
+        if zygote is not None:
+            await zygote.ready()
+        quiet_since, last = time.monotonic(), holdings(self.folders)
+        while time.monotonic() - quiet_since < 0.3:
+            await asyncio.sleep(0.02)
+            now = holdings(self.folders)
+            if now != last:
+                quiet_since, last = time.monotonic(), now
+
+    def close(self) -> None:
+        self.run(self.browser.close())
+        for name in ("asyncio", "cloister"):
+            logging.getLogger(name).removeHandler(self.trouble)
+        self._runner.close()
+
+    # ── acting ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def act(self, work: Awaitable[T]) -> T | CloisterError:
+        """The result, or the error that has a name. Anything else fails, and so does an action that does not end."""
+        try:
+            async with asyncio.timeout(TIMEOUT / 1000 + 7):
+                return await work
+        except CloisterError as error:
+            self.errors.append(error)
+            return error
+
+    async def again(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Until it does not fail as something that may be tried again."""
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                return await work()
+            except CloisterError as error:
+                if not error.retriable or time.monotonic() > deadline:
+                    raise
+
+    # ── looking ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    @staticmethod
+    def pid_of(page: AsyncPage, kind: str = "web_content") -> int:
+        (pid,) = (process.pid for process in page.processes if process.kind == kind)
+        return pid
+
+    def pids(self, *kinds: str) -> set[int]:
+        assert self.browser._processes is not None
+        return {child.pid for child in self.browser._processes.standing() if child.kind in kinds}
+
+    async def all_is_well(self, *, zygote_died: bool = False) -> None:
+        """After a fault: the page beside is the same process with the same picture, the browser opens another page,
+        nothing is left behind, and nobody complained."""
+        if zygote_died:
+            await self.again(self.bystander.reload)
+            self._remember()
+        assert self.pid_of(self.bystander) == self.bystanders_pid, "the page beside has another process"
+        assert color_of(await self.bystander.screenshot(timeout=TIMEOUT)) == (0, 255, 0)
+        async with await self.browser.new_page() as fresh:
+            await self.again(lambda: fresh.goto(self.server.url("/plain"), timeout=TIMEOUT))
+            assert color_of(await fresh.screenshot(timeout=TIMEOUT)) == PURPLE
+        assert (await self.browser.decode_image(self.image_file)).width == 20
+        await back_to_before(self.before, self.folders)
+        self.nobody_complained()
+
+    def nobody_complained(self) -> None:
+        found, self.trouble.found = self.trouble.found, []
+        assert not found, "\n".join(found)
+
+
+# ── what a program does ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def start_and_close(world: World) -> None:
+    """A second browser, from its start to its end."""
+    browser = world.new_browser()
+    if isinstance(await world.act(browser.start()), CloisterError):
+        await world.act(browser.close())
+        return
+    page = await browser.new_page()
+    await world.act(page.set_content("x", timeout=TIMEOUT))
+    await world.act(page.goto(world.server.url("/page"), timeout=TIMEOUT))
+    await world.act(browser.close())
+
+
+async def load(world: World) -> None:
+    world.page = await world.browser.new_page()
+    await world.act(world.page.goto(world.server.url("/page"), timeout=TIMEOUT))
+
+
+async def look(world: World) -> None:
+    await world.act(world.page.screenshot(full_page=True, timeout=TIMEOUT))
+    await world.act(world.page.pdf(timeout=TIMEOUT))
+    await world.act(world.page.text(timeout=TIMEOUT))
+    await world.act(world.page.links(timeout=TIMEOUT))
+
+
+async def load_again(world: World) -> None:
+    await world.act(world.page.reload(timeout=TIMEOUT))
+    await world.act(world.page.set_content("<p>Some words", timeout=TIMEOUT))
+    await world.act(world.page.open_file(__file__, timeout=TIMEOUT))
+    await world.act(world.page.goto("http://10.0.0.1/", timeout=TIMEOUT))
+
+
+async def decode(world: World) -> None:
+    await world.act(world.browser.decode_image(picture(PURPLE)))
+    await world.act(world.browser.decode_image(world.image_file))
+    await world.act(world.browser.decode_image(b"no image"))
+
+
+async def linger(world: World) -> None:
+    await world.act(world.page.goto(world.server.url("/slow"), timeout=TIMEOUT))
+
+
+async def close(world: World) -> None:
+    await world.act(world.page.close())
+    await asyncio.sleep(0.02)
+
+
+async def lose(world: World) -> None:
+    """A second browser loses what everything in it hangs on."""
+    browser = world.new_browser()
+    await world.act(browser.start())
+    try:
+        assert browser._processes is not None
+        zygote = browser._processes._zygote.current
+        assert zygote is not None
+        await zygote.ready()
+        while not (lookups := [c for c in browser._processes.standing() if c.kind == "lookup_server"]):
+            await asyncio.sleep(0.01)
+        for victim in [*lookups, *zygote.branches[-1:]]:
+            victim.kill()
+            await victim.wait(5)
+            await asyncio.sleep(0.02)
+    finally:
+        await world.act(browser.close())
+
+
+STEPS: dict[str, Callable[[World], Awaitable[None]]] = {
+    "load": load,
+    "look": look,
+    "load again": load_again,
+    "decode": decode,
+    "linger": linger,
+    "close": close,
+    "start and close": start_and_close,
+    "lose": lose,
+}
+"""In this order: the first needs nothing, and others a page."""
