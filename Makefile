@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test lint format bench soak clean
+.PHONY: demo test faults format bench soak clean
 
 demo: $(STAMP)
 	$(BIN)/cloister demo
@@ -15,6 +15,9 @@ test: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest
+
+faults: $(STAMP)
+	$(BIN)/python -m pytest tests/faults -m ""
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
