@@ -37,7 +37,9 @@ def three_pages(browser: Browser) -> list[Page]:
 
 
 def set_budget(browser: Browser, count: int) -> None:
-    browser._browser._memory._budget = count
+    keeper = browser._browser._memory
+    assert keeper is not None
+    keeper._budget = count
 
 
 def test_a_page_over_its_limit_ends_and_the_others_do_not() -> None:

@@ -13,11 +13,12 @@ from cloister.interfaces.base import Failure, Interface, Message
 from cloister.interfaces.control import CONTROL, Refused, Shutdown
 from cloister.interfaces.image_decoder import IMAGES, DecodeFile
 from cloister.interfaces.lookup_server import LOOKUP, LOOKUP_ADMIN
-from cloister.interfaces.request_server import REQUESTS
-from cloister.interfaces.web_content import PAGE
+from cloister.interfaces.monitor import MONITOR
+from cloister.interfaces.request_server import REQUEST_CONTROL, REQUESTS
+from cloister.interfaces.web_content import PAGE, WEB_CONTENT_CONTROL
 from cloister.interfaces.zygote import BRANCH, LAUNCH, ZYGOTE
 
-__all__ = ["KINDS", "LINES", "UNREACHABLE", "Line", "Point", "every_interface", "points"]
+__all__ = ["KINDS", "LINES", "OF_OTHERS", "UNREACHABLE", "Line", "Point", "every_interface", "points"]
 
 Side = Literal["client", "server"]
 KINDS = ("web_content", "request_server", "lookup_server", "image_decoder")
@@ -39,7 +40,10 @@ LINES = (
     Line("browser", "zygote", LAUNCH),
     Line("browser", "zygote", ZYGOTE),
     *(Line("browser", f"branch of {kind}", BRANCH) for kind in KINDS),
-    *(Line("browser", kind, CONTROL) for kind in KINDS),
+    Line("browser", "web_content", WEB_CONTENT_CONTROL),
+    Line("browser", "request_server", REQUEST_CONTROL),
+    Line("browser", "lookup_server", CONTROL),
+    Line("browser", "image_decoder", CONTROL),
     Line("browser", "web_content", PAGE),
     Line("browser", "lookup_server", LOOKUP_ADMIN),
     Line("browser", "image_decoder", IMAGES),
@@ -48,6 +52,10 @@ LINES = (
     Line("request_server", "lookup_server", LOOKUP),
 )
 """The browser sees what passes on its own; a relay in the test stands in the middle of the others."""
+
+
+OF_OTHERS = frozenset({MONITOR})
+"""What the browser speaks with programs that are none of its processes; tests/browser/test_monitor.py ends those."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,7 @@ class Point:
 
 
 _NO_PING_FAILS = "whoever is there answers a ping; whoever is not says nothing"
+_CONTROLS = (CONTROL, WEB_CONTENT_CONTROL, REQUEST_CONTROL)
 _KILLED = "the browser kills it: a process of one document has nothing to put in order"
 UNREACHABLE: dict[tuple[Line, Side, type[Message]], str] = {
     **{
@@ -71,8 +80,11 @@ UNREACHABLE: dict[tuple[Line, Side, type[Message]], str] = {
         for line in LINES
         if Refused in line.interface.server
     },
-    **{(line, "server", Failure): _NO_PING_FAILS for line in LINES if line.interface in (CONTROL, ZYGOTE)},
-    **{(line, "client", Shutdown): _KILLED for line in LINES if line.interface in (CONTROL, BRANCH)},
+    **{(line, "server", Failure): _NO_PING_FAILS for line in LINES if line.interface in (*_CONTROLS, ZYGOTE)},
+    **{(line, "client", Shutdown): _KILLED for line in LINES if line.interface in (*_CONTROLS, BRANCH)},
+    (Line("browser", "request_server", REQUEST_CONTROL), "client", Failure): (
+        "is the browser's no to a document of another site: tests/browser/test_sharing.py brings it about"
+    ),
     **{
         (line, "server", Failure): "is sent when the machine forks no more, which a test must not bring about"
         for line in LINES

@@ -11,9 +11,11 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import pytest
 from PIL import Image
 
 from cloister import AsyncBrowser, CloisterError, NetworkPolicy
+from cloister.browser import memory
 from cloister.browser.async_page import AsyncPage
 from tests.faults.before import back_to_before, holdings
 from tests.servers import Handler, Page, Request, Server, closed_port, respond
@@ -244,6 +246,18 @@ async def linger(world: World) -> None:
     await world.act(world.page.goto(world.server.url("/slow"), timeout=TIMEOUT))
 
 
+async def share(world: World) -> None:
+    """As if memory were short: a second page joins the process of the first."""
+    await world.act(world.page.goto(world.server.url("/plain"), timeout=TIMEOUT))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory, "SHARE_FROM", -1.0)
+        world.browser.share_sites(True)
+        async with await world.browser.new_page() as other:
+            await world.act(other.goto(world.server.url("/plain"), timeout=TIMEOUT))
+            await world.act(other.text(timeout=TIMEOUT))
+    world.browser.share_sites(False)
+
+
 async def close(world: World) -> None:
     await world.act(world.page.close())
     await asyncio.sleep(0.02)
@@ -274,6 +288,7 @@ STEPS: dict[str, Callable[[World], Awaitable[None]]] = {
     "load again": load_again,
     "decode": decode,
     "linger": linger,
+    "share": share,
     "close": close,
     "start and close": start_and_close,
     "lose": lose,

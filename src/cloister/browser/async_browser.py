@@ -108,8 +108,8 @@ class AsyncBrowser:
         self._closed = False
         self._started = time.monotonic()
         self._share_sites = False
-        self._supervisor: Supervisor
-        self._memory: MemoryKeeper
+        self._supervisor: Supervisor | None = None
+        self._memory: MemoryKeeper | None = None
         self._listeners: list[Callable[[HealthEvent], object]] = []
 
     async def start(self) -> Self:
@@ -117,34 +117,54 @@ class AsyncBrowser:
         kernel lacks a required layer, :class:`LaunchError` when a process does not come up."""
         self._check_open()
         if self._processes is None:
-            self._open_trace()
-            self._supervisor = Supervisor(self._on_health, self._on_end)
-            processes = Processes(
-                self._supervisor,
-                self._network.lookup_options(),
-                self._extra_roots,
-                allow_degraded=self._allow_degraded,
-            )
             try:
-                with self._traced():
-                    await processes.start()
+                with descriptors_left():
+                    await self._start()
             except BaseException:
-                self._supervisor.close()
-                self._close_trace()
+                await self._stop()
                 raise
-            self._processes = processes
-            self._limiter.start()
-            self._memory = MemoryKeeper(
-                lambda: self._pages,
-                self._children,
-                self._room,
-                self.share_sites,
-                budget=self._budget,
-                page_limit=self._page_memory,
-            )
-            self._monitor = Monitor.start(self)
             log.info("the browser started")
         return self
+
+    async def _start(self) -> None:
+        self._open_trace()
+        self._supervisor = Supervisor(self._on_health, self._on_end)
+        processes = Processes(
+            self._supervisor,
+            self._network.lookup_options(),
+            self._extra_roots,
+            allow_degraded=self._allow_degraded,
+        )
+        with self._traced():
+            await processes.start()
+        self._processes = processes
+        self._limiter.start()
+        self._memory = MemoryKeeper(
+            lambda: self._pages,
+            self._children,
+            self._room,
+            self.share_sites,
+            budget=self._budget,
+            page_limit=self._page_memory,
+        )
+        self._monitor = Monitor.start(self)
+
+    async def _stop(self) -> None:
+        """End what :meth:`_start` started, as far as it came."""
+        if self._monitor is not None:
+            await self._monitor.close()
+        if self._memory is not None:
+            await self._memory.close()
+        await self._ahead.close()
+        await asyncio.gather(*self._ending, return_exceptions=True)
+        if self._processes is not None:
+            await self._processes.close()
+            self._processes = None
+        await self._limiter.close()
+        if self._supervisor is not None:
+            self._supervisor.close()
+        await asyncio.gather(*self._ending, return_exceptions=True)
+        self._close_trace()
 
     async def __aenter__(self) -> Self:
         return await self.start()
@@ -207,20 +227,9 @@ class AsyncBrowser:
         if self._closed:
             return
         self._closed = True
-        if self._monitor is not None:
-            await self._monitor.close()
         await asyncio.gather(*(page.close() for page in self.pages), return_exceptions=True)
-        if self._processes is not None:
-            await self._memory.close()
-        await self._ahead.close()
-        await asyncio.gather(*self._ending, return_exceptions=True)
-        if self._processes is not None:
-            await self._processes.close()
-            await self._limiter.close()
-            self._supervisor.close()
-            await asyncio.gather(*self._ending, return_exceptions=True)
-            log.info("the browser ended")
-        self._close_trace()
+        await self._stop()
+        log.info("the browser ended")
 
     async def start_renderer(
         self, options: web_content.Options, *, will_fetch: bool, origin: str | None = None

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ..ends import End, OutOfMemory
-from ..errors import InvalidArgument
+from ..errors import InvalidArgument, OutOfDescriptors
 from ..process import ChildProcess
 from ..process.pressure import Pressure, PressureWatch
 from ..process.usage import pss, resident
@@ -74,9 +74,12 @@ class MemoryKeeper:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(INTERVAL)
-            for page in list(self._pages()):
-                await self._check(page)
-            await self._keep_within_budget()
+            try:
+                for page in list(self._pages()):
+                    await self._check(page)
+                await self._keep_within_budget()
+            except OutOfDescriptors as error:
+                log.warning("memory is not watched for %g s: %s", INTERVAL, error)
 
     async def _check(self, page: Discardable) -> None:
         if not page.children or (resident(page.children[0].pid) or 0) <= self._page_limit:

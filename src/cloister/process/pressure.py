@@ -18,6 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, Self
 
+from ..errors import OutOfDescriptors, descriptors_left
+
 __all__ = ["Pressure", "PressureWatch"]
 
 log = logging.getLogger("cloister.process")
@@ -58,7 +60,7 @@ class Pressure:
     def read(cls, path: Path = MEMORY) -> Pressure | None:
         """What the kernel says now; None when it keeps no such figures, or shows them to others only."""
         try:
-            with path.open("rb") as file:
+            with descriptors_left(), path.open("rb") as file:
                 text = file.read(4096)
         except OSError as error:
             if error.errno not in _NOT_THERE:
@@ -122,7 +124,7 @@ class PressureWatch:
         return True
 
     def _on_trigger(self) -> None:
-        pressure = Pressure.read(self._path)
+        pressure = self._read_now()
         if pressure is not None:
             self._callback(pressure)
 
@@ -131,10 +133,16 @@ class PressureWatch:
 
     def _on_timer(self) -> None:
         self._schedule()
-        before, now = self._last, Pressure.read(self._path)
+        before, now = self._last, self._read_now()
         self._last = now
         if before is not None and now is not None and now.total - before.total >= self._stalled:
             self._callback(now)
+
+    def _read_now(self) -> Pressure | None:
+        try:
+            return Pressure.read(self._path)
+        except OutOfDescriptors:
+            return None  # the next time there may be one
 
     def close(self) -> None:
         """Watch no more, and close the descriptors. Closing twice is fine."""

@@ -23,6 +23,8 @@ import dataclasses
 import time
 from pathlib import Path
 
+from ..errors import descriptors_left
+
 __all__ = ["Usage", "cpu_seconds", "descriptor_count", "pss", "resident", "usage"]
 
 _MOST = 65536
@@ -144,7 +146,7 @@ def _status(pid: int) -> dict[str, int] | None:
 
 def _read(path: str) -> str | None:
     try:
-        with open(path, "rb") as file:  # noqa: PTH123
+        with descriptors_left(), open(path, "rb") as file:  # noqa: PTH123
             return file.read(_MOST).decode(errors="replace")
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return None
