@@ -9,6 +9,7 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -122,6 +123,8 @@ def row_of(pid: int) -> ProcessRow:
 def test_every_process_is_told_with_what_it_uses_and_what_holds_it(browser: Browser, page: Page) -> None:
     page.set_content("<p>words")
     page.text()
+    while "lookup_server" not in {info.kind for info in browser.processes()}:  # nobody waits for it to start
+        time.sleep(0.01)
     rows = {row.pid: row for row in processes()}
     assert {info.pid for info in browser.processes()} <= rows.keys()
     assert rows[os.getpid()].kind == "browser"
