@@ -40,7 +40,8 @@ def table(rows: list[Row]) -> str:
     """Markdown, as README has it."""
     lines = ["| measure | Cloister | peer | result | bound | holds |", "|---|---|---|---|---|---|"]
     for row in rows:
-        sign = "×" if row.peer is not None and row.result != row.ours - row.peer else row.unit
+        is_ratio = row.peer is not None and row.result not in (row.ours, row.ours - row.peer)
+        sign = "×" if is_ratio else row.unit
         result = row.note if row.result is None else _figure(row.result, sign, 2)
         ours = _figure(row.ours, row.unit)
         peer = "–" if row.peer is None else _figure(row.peer, row.unit)
