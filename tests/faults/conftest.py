@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cloister.browser import ahead, decoders
-from cloister.process import supervisor
+from cloister.process import handle, supervisor
 from cloister.process.keep import Breaker
 from tests.faults.world import World, site
 from tests.servers import Server
@@ -28,6 +28,7 @@ def hurried(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ahead, "_AFTER", 0.02)
     patch.setattr(ahead, "_IDLE", 0.04)
     patch.setattr(supervisor, "INTERVAL", 0.03)
+    patch.setattr(handle, "_CLOSING_TIMEOUT", 0.2)
     patch.setattr(Breaker, "WINDOW", -1.0)
     patch.setattr(Breaker, "FIRST", 0.01)
 

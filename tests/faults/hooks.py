@@ -46,14 +46,22 @@ class Hooks:
         self._point: Point | None = None
         self._when: When = "before"
         self._left = 0
+        self._strike: Callable[[ChildProcess], None] = kill_now
         self._handles: list[weakref.ref[ChildProcess]] = []
         self._sockets: dict[int, weakref.ref[ChildProcess]] = {}
         self._branches: weakref.WeakKeyDictionary[ChildProcess, str] = weakref.WeakKeyDictionary()
         self._patch(patch)
 
-    def arm(self, point: Point, when: When = "before", nth: int = 1) -> None:
-        """Kill at the ``nth`` message of that sort, ``before`` it is passed on or ``after``."""
+    def arm(
+        self,
+        point: Point,
+        when: When = "before",
+        nth: int = 1,
+        strike: Callable[[ChildProcess], None] | None = None,
+    ) -> None:
+        """Kill (or ``strike``) at the ``nth`` message of that sort, ``before`` it is passed on or ``after``."""
         self._point, self._when, self._left, self.killed = point, when, nth, None
+        self._strike = strike or kill_now
 
     def disarm(self) -> None:
         self._point = None
@@ -81,9 +89,9 @@ class Hooks:
             return _nothing
         self._point, self.killed = None, victim
         if self._when == "before":
-            kill_now(victim)
+            self._strike(victim)
             return _nothing
-        return lambda: kill_now(victim)
+        return lambda: self._strike(victim)
 
     def _newest(self, kind: str) -> ChildProcess | None:
         alive = [child for ref in self._handles if (child := ref()) is not None and child.is_alive]

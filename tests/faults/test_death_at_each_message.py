@@ -75,7 +75,8 @@ async def _die_at(
     struck = hooks.killed
     await world.page.close()
     hooks.killed = None
-    await world.all_is_well(zygote_died=getattr(struck, "pid", 0) in standing)
+    pid = getattr(struck, "pid", 0)
+    await world.all_is_well(died=pid if pid in standing else None)
     return struck is not None
 
 

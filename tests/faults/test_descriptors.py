@@ -126,8 +126,9 @@ def test_what_dies_while_there_are_none_is_back_when_there_are_some(
     async def go() -> None:
         await world.recover()
         page = await world.browser.new_page()
+        victim = min(world.pids(kind))
         with only(left):
-            os.kill(min(world.pids(kind)), signal.SIGKILL)
+            os.kill(victim, signal.SIGKILL)
             await asyncio.sleep(0.1)
             for _ in range(4):
                 outcome = await world.act(page.goto(world.server.url("/page"), timeout=1000))
@@ -135,7 +136,7 @@ def test_what_dies_while_there_are_none_is_back_when_there_are_some(
                     break
                 assert outcome.retriable or isinstance(outcome, TimeoutError), repr(outcome)
         await page.close()
-        await world.all_is_well(zygote_died=kind == "zygote")
+        await world.all_is_well(died=victim if kind == "zygote" else None)
 
     world.run(go())
 

@@ -182,10 +182,13 @@ class World:
         assert self.browser._processes is not None
         return {child.pid for child in self.browser._processes.standing() if child.kind in kinds}
 
-    async def all_is_well(self, *, zygote_died: bool = False) -> None:
+    async def all_is_well(self, *, died: int | None = None) -> None:
         """After a fault: the page beside is the same process with the same picture, the browser opens another page,
-        nothing is left behind, and nobody complained."""
-        if zygote_died:
+        nothing is left behind, and nobody complained. ``died``: the pid of the zygote, or of a branch, that did."""
+        if died is not None:
+            async with asyncio.timeout(20):
+                while died in self.pids("zygote"):  # the others of them end a moment later
+                    await asyncio.sleep(0.005)
             await self.again(self.bystander.reload)
             self._remember()
         assert self.pid_of(self.bystander) == self.bystanders_pid, "the page beside has another process"
@@ -266,20 +269,22 @@ async def close(world: World) -> None:
 async def lose(world: World) -> None:
     """A second browser loses what everything in it hangs on."""
     browser = world.new_browser()
-    await world.act(browser.start())
-    try:
-        assert browser._processes is not None
-        zygote = browser._processes._zygote.current
-        assert zygote is not None
-        await zygote.ready()
-        while not (lookups := [c for c in browser._processes.standing() if c.kind == "lookup_server"]):
-            await asyncio.sleep(0.01)
-        for victim in [*lookups, *zygote.branches[-1:]]:
-            victim.kill()
-            await victim.wait(5)
-            await asyncio.sleep(0.02)
-    finally:
-        await world.act(browser.close())
+    if not isinstance(await world.act(browser.start()), CloisterError):
+        await world.act(_lose(browser))
+    await world.act(browser.close())
+
+
+async def _lose(browser: AsyncBrowser) -> None:
+    assert browser._processes is not None
+    zygote = browser._processes._zygote.current
+    lookup = browser._processes._lookup.current
+    if zygote is None or lookup is None:
+        return  # it is lost already
+    await zygote.ready()
+    for victim in [await lookup._forking, *zygote.branches[-1:]]:
+        victim.kill()
+        await victim.wait(5)
+        await asyncio.sleep(0.02)
 
 
 STEPS: dict[str, Callable[[World], Awaitable[None]]] = {

@@ -233,7 +233,11 @@ class Connection:
                 if self.closed:
                     return
                 data, fds = self._channel.receive()
-                self._take(data, fds)
+                try:
+                    self._take(data, fds)
+                except BaseException:
+                    fds.close()  # now: whoever keeps the error keeps the frames that hold them
+                    raise
         except BlockingIOError:
             return
         except ChannelClosed:
@@ -361,7 +365,7 @@ class Connection:
             return
         try:
             self._post(Packet.REPLY, request_id, reply, give)
-        except ChannelClosed:
+        except (ChannelClosed, BadMessage):  # the latter was told to whoever owns the peer
             log.debug("%r: gone before its reply", self)
 
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────
