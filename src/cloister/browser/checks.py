@@ -128,6 +128,10 @@ def left(deadline: float) -> float:
 
 
 def write(path: str | os.PathLike[str] | None, data: bytes) -> None:
+    """Into the file at ``path``, if there is one. Raises :class:`CloisterError` saying why it cannot be written."""
     if path is not None:
-        with descriptors_left():
-            Path(path).write_bytes(data)
+        try:
+            with descriptors_left():
+                Path(path).write_bytes(data)
+        except OSError as error:
+            raise CloisterError(f"{os.fspath(path)!s}: {error.strerror}") from error
