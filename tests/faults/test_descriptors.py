@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ import pytest
 
 from cloister import CloisterError, TimeoutError
 from cloister.browser.async_page import AsyncPage
-from cloister.errors import OutOfDescriptors
+from cloister.errors import OutOfDescriptors, PageCrashed
+from cloister.interfaces.web_content import GetLinks
+from cloister.ipc import memory
 from tests.faults.before import back_to_before
 from tests.faults.world import TIMEOUT, World, picture
 from tests.shortage import only
@@ -141,10 +144,29 @@ def test_what_dies_while_there_are_none_is_back_when_there_are_some(
     world.run(go())
 
 
+def test_what_was_to_be_given_to_a_page_that_is_gone_is_closed_although_the_error_is_kept(
+    world: World,
+) -> None:
+    async def go() -> None:
+        await world.recover()
+        page = await world.browser.new_page()
+        fd = memory.sealed(b"given away")
+        with pytest.raises(PageCrashed) as kept:
+            await page._ask(GetLinks(), [fd], deadline=time.monotonic() + 5, timeout=5000)
+        assert kept.tb is not None
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
+        await page.close()
+
+    world.run(go())
+
+
 _BROWSER = """
 from tests.shortage import only
 from cloister import Browser
-from cloister.errors import OutOfDescriptors
+from cloister.errors import OutOfDescriptors, PageCrashed
+from cloister.interfaces.web_content import GetLinks
+from cloister.ipc import memory
 with only(1):
     try:
         Browser()

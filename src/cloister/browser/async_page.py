@@ -472,6 +472,7 @@ class AsyncPage:
         owned = Descriptors(fds)
         renderer = self._renderer
         if renderer is None:
+            owned.close()  # now: whoever keeps the error keeps this frame
             self._check_open()
             raise PageCrashed(self._url, self._crash)
         self.used_at = time.monotonic()
