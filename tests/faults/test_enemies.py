@@ -9,6 +9,7 @@ import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,15 @@ from cloister import CloisterError
 from cloister.errors import BadMessage, PageCrashed, TimeoutError
 from cloister.interfaces.base import Event, Message, Reply, Request
 from cloister.interfaces.control import CONTROL, Pong, Ready
-from cloister.interfaces.web_content import PAGE, Loaded, NewImageDecoder, NewRequestServer, Painted, Progress
+from cloister.interfaces.web_content import (
+    PAGE,
+    WEB_CONTENT_CONTROL,
+    Loaded,
+    NewImageDecoder,
+    NewRequestServer,
+    Painted,
+    Progress,
+)
 from cloister.ipc import Channel
 from cloister.ipc.codec import Packet, codec
 from cloister.process import ChildProcess
@@ -160,10 +169,15 @@ def instead(world: World, does: Callable[[Enemy], None], patch: pytest.MonkeyPat
     fork, left = processes.fork, [does]
 
     async def forking(
-        kind: str, options: bytes = b"", channels: Sequence[Channel] = (), *, keep: Sequence[Channel] = ()
+        kind: str,
+        options: bytes = b"",
+        channels: Sequence[Channel] = (),
+        *,
+        keep: Sequence[Channel] = (),
+        **named: Any,
     ) -> ChildProcess:
         if kind != "web_content" or not left:
-            return await fork(kind, options, channels, keep=keep)
+            return await fork(kind, options, channels, keep=keep, **named)
         child = _start(left.pop(), channels, keep)
         processes._supervisor.adopt(child)
         return child
@@ -203,6 +217,7 @@ def _start(
         os.pidfd_open(pid),
         control,
         keep,
+        interface=WEB_CONTENT_CONTROL,
         ours=True,
         on_release=errors.close,
         last_words=errors,
