@@ -44,8 +44,7 @@ async def take(width: int, height: int, paint: Callable[[Paint, int], Awaitable[
         await asyncio.gather(*encoding)
         return writer.finish()
     finally:
-        if encoding:
-            await asyncio.wait(encoding)
+        await asyncio.gather(*encoding, return_exceptions=True)  # where one fails, another may have as well
 
 
 def _rows_of_a_band(width: int, height: int) -> int:
