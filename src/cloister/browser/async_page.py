@@ -121,13 +121,14 @@ class AsyncPage:
 
     @property
     def children(self) -> list[ChildProcess]:
-        """For the browser: the handles of :attr:`processes`, the page's own first."""
-        return self._renderer.processes if self._renderer else []
+        """For the browser: the handles of :attr:`processes`, the page's own first, and its image decoders."""
+        return [*self._renderer.processes, *self._renderer.decoding] if self._renderer else []
 
     @property
     def processes(self) -> list[ProcessInfo]:
         """The live processes of this page."""
-        return [info for child in self.children if (info := child_info(child, self._url)) is not None]
+        standing = self._renderer.processes if self._renderer else []
+        return [info for child in standing if (info := child_info(child, self._url)) is not None]
 
     @property
     def content_process(self) -> ContentProcess | None:

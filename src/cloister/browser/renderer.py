@@ -71,6 +71,8 @@ class Renderer:
         self._request_servers_left = MAX_REQUEST_SERVERS
         self._watched: set[asyncio.Task[None]] = set()
         self._decoders_left = max_decoders
+        self.decoding: set[ChildProcess] = set()
+        """The image decoders that are at work for this document."""
         self._slots = asyncio.Semaphore(MAX_DECODERS_AT_ONCE)
 
     @classmethod
@@ -223,12 +225,14 @@ class Renderer:
     async def _until_decoded(self, decoder: ChildProcess) -> None:
         """Give a decoder its time, and end it in any case."""
         why = UNWANTED
+        self.decoding.add(decoder)
         try:
             await decoder.wait(DECODER_LIFETIME)
         except TimeoutError:
             why = ends.Killed(f"one image took more than {DECODER_LIFETIME:g} s")
         finally:
             self._slots.release()
+            self.decoding.discard(decoder)
             await asyncio.shield(decoder.end(why))
 
     async def _until_ended(self, child: ChildProcess) -> None:
