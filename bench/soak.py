@@ -163,7 +163,8 @@ class Soak:
             kind = "web_content"
         while not (pids := self._pids(kind, page)):  # noqa: ASYNC110 - nobody tells of a fork
             await asyncio.sleep(LOOK)
-        os.kill(random.choice(pids), signal.SIGKILL)
+        victim = random.choice(pids)
+        os.kill(victim, signal.SIGKILL)
         self.killed[kind] += 1
         if kind in ("web_content", "request_server"):
             load.was_hit = True
@@ -174,7 +175,7 @@ class Soak:
             self._next_kept = outage.began + APART
             self._ends.add(asyncio.create_task(self._until_back(outage, set(pids))))
         else:
-            outage.ended = outage.began
+            self._ends.add(asyncio.create_task(self._until_gone(outage, victim)))
 
     def _pids(self, kind: str, page: AsyncPage) -> list[int]:
         if kind in ("web_content", "request_server"):
@@ -183,6 +184,14 @@ class Soak:
             return [process.pid for process in self.browser.processes() if process.kind == kind]
         *_, branch = self._pids("zygote", page) or [0]  # the last to branch is the one that forks decoders
         return children(branch)
+
+    async def _until_gone(self, outage: Outage, pid: int) -> None:
+        """A spare decoder that dies looks alive for the milliseconds in which the kernel frees its memory, and a page
+        that begins just then may get it."""
+        deadline = outage.began + LOST_AFTER
+        while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:  # noqa: ASYNC110, ASYNC240 - /proc is memory
+            await asyncio.sleep(LOOK)
+        outage.ended = time.monotonic()
 
     async def _until_back(self, outage: Outage, gone: set[int]) -> None:
         """Until there is a whole zygote and a lookup_server, and none of them is one of those that ended."""
