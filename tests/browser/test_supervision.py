@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from tests.servers import Server
@@ -14,7 +16,7 @@ from tests.servers import Server
 from cloister import Browser, CloisterError, NetworkPolicy, Page, PageCrashed, TimeoutError
 from cloister.ends import Crashed, Killed
 from cloister.errors import CircuitOpen
-from cloister.process import supervisor
+from cloister.process import ChildProcess, supervisor
 from cloister.process.keep import Breaker
 from cloister.process.supervisor import HealthEvent
 
@@ -38,6 +40,11 @@ def pid_of(page: Page, kind: str = "web_content") -> int:
 
 def standing(browser: Browser, kind: str) -> list[int]:
     return [process.pid for process in browser.processes() if process.kind == kind]
+
+
+def standing_when_there(browser: Browser, kind: str) -> list[int]:
+    eventually(lambda: standing(browser, kind))
+    return standing(browser, kind)
 
 
 def eventually(what: Callable[[], object]) -> None:
@@ -202,6 +209,29 @@ def test_a_lookup_server_that_dies_comes_back_and_the_page_stays(browser: Browse
     assert pid_of(page) == pid
     assert page.text()
     again(lambda: browser.new_page().goto(site.url("/article")))
+
+
+def test_a_request_server_that_was_on_its_way_when_the_lookup_server_died_is_replaced(
+    browser: Browser, site: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processes = browser._browser._processes
+    assert processes is not None
+    fork, (lookup,) = processes.fork, standing_when_there(browser, "lookup_server")
+    late: list[int] = []
+
+    async def slowly(kind: str, *given: Any, **named: Any) -> ChildProcess:
+        child = await fork(kind, *given, **named)
+        if kind == "request_server" and not late:
+            late.append(child.pid)
+            os.kill(lookup, signal.SIGKILL)
+            while lookup in {each.pid for each in processes.standing()}:
+                await asyncio.sleep(0.001)
+        return child
+
+    monkeypatch.setattr(processes, "fork", slowly)
+    page = browser.new_page()
+    assert page.goto(site.url("/article")).ok
+    assert late != [pid_of(page, "request_server")]
 
 
 def test_what_keeps_dying_is_not_started_for_ever(

@@ -115,6 +115,9 @@ class Processes:
             interface=REQUEST_CONTROL,
             handlers=handlers,
         )
+        if lookup.admin.closed:  # it ended meanwhile, and took along only those that it knew
+            await child.end(ends.Killed("the lookup_server ended", quiet=True))
+            raise ProcessLost("the lookup_server has ended: try again")
         lookup.clients.add(child)
         return child
 

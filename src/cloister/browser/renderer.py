@@ -14,7 +14,15 @@ import msgspec
 
 from .. import ends
 from ..ends import End
-from ..errors import BadMessage, CircuitOpen, OutOfDescriptors, PageCrashed, ProcessError, RequestFailed
+from ..errors import (
+    BadMessage,
+    CircuitOpen,
+    OutOfDescriptors,
+    PageCrashed,
+    ProcessError,
+    ProcessLost,
+    RequestFailed,
+)
 from ..interfaces import request_server, web_content
 from ..interfaces.base import FailureCode, Message
 from ..interfaces.request_server import DocumentAllowed, DocumentFrom
@@ -186,10 +194,7 @@ class Renderer:
         forking = self._next_request_server or asyncio.ensure_future(self._fork_request_server())
         self._next_request_server = None
         try:
-            child = await forking
-            if not child.is_alive:  # it was forked ahead, and something ended it
-                await child.end()
-                child = await self._fork_request_server()
+            child = await self._still_good(forking)
         except ProcessError as error:
             raise _no_process(error) from None
         if self._request_server is not None:
@@ -198,6 +203,17 @@ class Renderer:
         child.site = self._site
         self._watch(self._until_ended(child))
         return RequestServerReady(), [child.channel.detach()]
+
+    async def _still_good(self, forking: asyncio.Future[ChildProcess]) -> ChildProcess:
+        """What was forked ahead, or another one if something has ended it since, or is about to."""
+        try:
+            child = await forking
+        except ProcessLost:
+            return await self._fork_request_server()
+        if child.is_alive and not child.is_doomed:
+            return child
+        await child.end()
+        return await self._fork_request_server()
 
     async def _new_image_decoder(
         self, _message: NewImageDecoder, _fds: Descriptors
