@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from tests.servers import Server
 
-from cloister import Browser, InvalidArgument, NetworkPolicy, Page, PageCrashed, TimeoutError
+from cloister import AsyncBrowser, Browser, InvalidArgument, NetworkPolicy, Page, PageCrashed, TimeoutError
+from cloister.browser import async_browser
 from cloister.browser.memory import default_budget, size
+from cloister.browser.png import encode_rgba
 from cloister.ends import OutOfMemory
 from cloister.process.usage import pss, resident
 
@@ -140,6 +144,34 @@ def test_only_so_many_pages_live_at_once_and_the_next_ones_come_in_order() -> No
         with pytest.raises(TimeoutError):
             browser.new_page().set_content("4", timeout=200)
         second.set_content("a page that lives already goes on")
+
+
+def test_only_so_many_images_are_decoded_at_once_and_all_of_them_are_in_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(async_browser, "MAX_DECODERS", 3)
+    data = encode_rgba(8, 8, bytes(8 * 8 * 4))
+    at_work, most = 0, 0
+
+    async def go() -> None:
+        async with AsyncBrowser() as browser:
+            alone = browser._decode_alone
+
+            async def counted(source: Any) -> Any:
+                nonlocal at_work, most
+                at_work += 1
+                most = max(most, at_work)
+                try:
+                    return await alone(source)
+                finally:
+                    at_work -= 1
+
+            monkeypatch.setattr(browser, "_decode_alone", counted)
+            images = await asyncio.gather(*(browser.decode_image(data) for _ in range(12)))
+            assert [image.width for image in images] == [8] * 12
+
+    asyncio.run(go())
+    assert most == 3
 
 
 def test_a_page_may_have_its_share_of_the_processor_and_no_more() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import contextlib
 import logging
 import os
@@ -13,7 +14,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from ..ends import Killed
-from ..errors import BadMessage, BrowserClosed, ChannelClosed, ImageError, InvalidArgument, RequestFailed
+from ..errors import (
+    BadMessage,
+    BrowserClosed,
+    ChannelClosed,
+    ImageError,
+    InvalidArgument,
+    RequestFailed,
+    TimeoutError,
+)
 from ..interfaces import web_content
 from ..interfaces.image_decoder import IMAGES, Decode, Decoded, DecodeFile
 from ..ipc import Connection, Descriptors, blob, memory, trace
@@ -44,6 +53,8 @@ log = logging.getLogger("cloister.browser")
 
 _MAX_ROOTS = 4 * 2**20
 _DECODE_TIMEOUT = 30.0
+MAX_DECODERS = 16
+"""Images that :meth:`AsyncBrowser.decode_image` decodes at once, each in a process."""
 _PAGE_MEMORY = 2**30  # bytes; a page of documentation takes 20 MiB, a gallery of photographs 200
 
 
@@ -107,6 +118,7 @@ class AsyncBrowser:
         self._monitor: Monitor | None = None
         self._closed = False
         self._started = time.monotonic()
+        self._decoding = asyncio.Semaphore(MAX_DECODERS)
         self._share_sites = False
         self._supervisor: Supervisor | None = None
         self._memory: MemoryKeeper | None = None
@@ -195,8 +207,22 @@ class AsyncBrowser:
     async def decode_image(self, source: bytes | str | os.PathLike[str]) -> Image:
         """Decode an image (a path, or the bytes of one) in a process of its own.
 
-        Raises :class:`ImageError` when it is broken, too large, or of no known format.
+        At most 16 at once; who comes then waits in order. Raises :class:`ImageError` when it is broken, too large, or
+        of no known format, :class:`TimeoutError` after 30 seconds of waiting or of decoding.
         """
+        try:
+            async with asyncio.timeout(_DECODE_TIMEOUT):
+                await self._decoding.acquire()
+        except builtins.TimeoutError:
+            raise TimeoutError(
+                f"no image decoder within {_DECODE_TIMEOUT:g} s: {MAX_DECODERS} images are being decoded"
+            ) from None
+        try:
+            return await self._decode_alone(source)
+        finally:
+            self._decoding.release()
+
+    async def _decode_alone(self, source: bytes | str | os.PathLike[str]) -> Image:
         with descriptors_left(), self._traced():
             decoder = await self._running().decoders.take()
         try:
