@@ -274,6 +274,16 @@ def test_a_policy_tells_which_calls_it_allows() -> None:
     assert Policy("lookup", ("sockets",)).allows("socket")
 
 
+def test_a_policy_tells_what_becomes_of_a_call() -> None:
+    assert BASIC.denial("read", 0, 0, 0) is None
+    assert BASIC.denial("mmap", 0, 4096, 4) == errno.EPERM
+    assert BASIC.denial("mmap", 0, 4096, 3) is None
+    assert BASIC.denial("clone3") == errno.ENOSYS
+    assert BASIC.denial("ptrace", 16, 1) == 0
+    assert BASIC.denial("tgkill", os.getpid(), 1, 2) is None
+    assert BASIC.denial("tgkill", 1, 1, 2) == 0
+
+
 def test_a_process_that_shares_the_network_does_not_miss_its_namespace() -> None:
     policy = replace(BASIC, namespaces=NAMESPACES - {Layer.NETWORK_NAMESPACE})
     outcome = Sandbox(policy).run(lambda: None)

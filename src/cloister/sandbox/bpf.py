@@ -27,6 +27,7 @@ __all__ = [
     "Rule",
     "assemble",
     "deny",
+    "errno_of",
 ]
 
 # include/uapi/linux/seccomp.h
@@ -92,6 +93,25 @@ class Rule(msgspec.Struct, frozen=True):
     @property
     def unconditional(self) -> bool:
         return not self.alternatives or () in self.alternatives
+
+    def action(self, arguments: Sequence[int], pid: int) -> int:
+        """What a call with ``arguments`` gets in a filter that process ``pid`` installed; those not given are 0."""
+        held = any(
+            all(_holds(check, arguments, pid) for check in alternative) for alternative in self.alternatives
+        )
+        return ALLOW if held else self.otherwise
+
+
+def _holds(check: Check, arguments: Sequence[int], pid: int) -> bool:
+    argument = arguments[check.argument] if check.argument < len(arguments) else 0
+    return argument & check.mask == (pid if check.value == OWN_PID else check.value)
+
+
+def errno_of(action: int) -> int | None:
+    """The errno that a call fails with by ``action``; 0 when the process ends instead, ``None`` when it is allowed."""
+    if action == ALLOW:
+        return None
+    return action & 0xFFFF if action & 0xFFFF0000 == _ERRNO else 0
 
 
 def deny(number: int) -> int:

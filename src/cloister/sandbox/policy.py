@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import Final
 
 import msgspec
 
+from .bpf import Rule, errno_of
 from .groups import GROUPS, rules_for
 from .layers import Layer
 from .limits import Limits
@@ -78,6 +80,12 @@ class Policy(msgspec.Struct, frozen=True):
         """Whether it may make the system call ``call``, with some arguments at least."""
         rule = rules_for(self.groups).get(call)
         return rule is not None and bool(rule.alternatives)
+
+    def denial(self, call: str, *arguments: int) -> int | None:
+        """What the filter does with ``call`` and ``arguments`` in this process: ``None`` when it lets it pass, an
+        errno when the call fails with it, 0 when it ends the process."""
+        rule = rules_for(self.groups).get(call, Rule())
+        return errno_of(rule.action(arguments, os.getpid()))
 
 
 class Report(msgspec.Struct, frozen=True):
