@@ -69,10 +69,11 @@ class Killed(End):
 
 @dataclasses.dataclass(frozen=True)
 class SandboxViolation(End):
-    """The sandbox stopped it at a system call that its kind may not make. ``syscall`` is its name where the
-    process still managed to say it."""
+    """The sandbox stopped it at a system call that its kind may not make. ``syscall`` is its name and ``arguments``
+    what is in the six registers of arguments, in hexadecimal, where the process still managed to say it."""
 
     syscall: str | None = None
+    arguments: str | None = None
 
     def __str__(self) -> str:
         return f"was stopped by the sandbox at a forbidden system call ({self.syscall or 'SIGSYS'})"

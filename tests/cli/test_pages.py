@@ -72,7 +72,8 @@ def test_a_screenshot_has_the_size_of_the_viewport_and_full_page_that_of_the_pag
 def test_a_page_becomes_a_pdf_whose_text_is_the_page(site: Site) -> None:
     document = pypdfium2.PdfDocument(on(site, "pdf", "/").stdout)
     try:
-        assert "A house with many rooms" in document[0].get_textpage().get_text_range()
+        text = document[0].get_textpage().get_text_range()
+        assert "A house with many rooms" in " ".join(text.split())  # where a line breaks, the fonts decide
     finally:
         document.close()
 

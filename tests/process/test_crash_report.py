@@ -42,7 +42,7 @@ def test_a_report_says_how_the_process_ended_and_what_it_was(tmp_path: Path) -> 
     path = CrashStore(tmp_path / "crashes").write(written)
     assert path is not None
     said = json.loads(path.read_bytes())
-    assert said["end"] == {"type": "SandboxViolation", "syscall": "socket"}
+    assert said["end"] == {"type": "SandboxViolation", "syscall": "socket", "arguments": None}
     assert said["sentence"] == str(SandboxViolation("socket"))
     assert (said["signal"], said["syscall"]) == ("SIGSYS", "socket")
     assert said["site"] == "https://example.org:8443"

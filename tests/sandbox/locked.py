@@ -19,7 +19,7 @@ from cloister.errors import SandboxUnavailable
 from cloister.sandbox import Layer, Policy, privileges
 from cloister.sandbox.kernel import prctl
 
-BASIC = Policy("tested", groups=("stdio", "memory", "ipc", "event_loop"))
+BASIC = Policy("tested", groups=("stdio", "memory", "ipc", "event_loop", "identity"))
 DEADLINE = 20.0  # seconds
 FAILED = 70  # exit code of a process that broke outside of the attempt
 

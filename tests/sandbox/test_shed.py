@@ -64,7 +64,7 @@ def test_standard_input_and_output_may_be_missing() -> None:
 
 
 def test_a_child_forked_in_an_empty_root_sheds_without_a_dev_null() -> None:
-    assert Sandbox().run(lambda: list(os.read(0, 1))).value == []
+    assert Sandbox().run(lambda: list(os.pread(0, 1, 0))).value == []
 
 
 def test_the_environment_is_emptied_in_python_and_in_c() -> None:

@@ -23,6 +23,8 @@ __all__ = ["MAX_FILE_BYTES", "POLICY", "main", "preload"]
 MAX_FILE_BYTES = 256 * 1024 * 1024
 """Bytes of one image file. 64 megapixels of uncompressed 16-bit RGBA are 512 MB, and nobody publishes those."""
 
+_AT_ONCE = 4 * 1024 * 1024  # bytes
+
 
 def preload(_options: bytes) -> None:
     """Decode one small image of each format: nothing can be loaded after lock-down."""
@@ -59,9 +61,12 @@ def _unpack(body: Blob, fds: Descriptors) -> bytes:
 
 def _read(fd: int) -> bytes:
     """The whole file from its beginning. It is read and not mapped: whoever shortens a mapped file kills its reader."""
-    with os.fdopen(fd, "rb") as file:
-        _check_size(os.fstat(file.fileno()).st_size)
-        file.seek(0)
-        data = file.read(MAX_FILE_BYTES + 1)
-    _check_size(len(data))
-    return data
+    try:
+        _check_size(os.fstat(fd).st_size)
+        data = bytearray()
+        while part := os.pread(fd, _AT_ONCE, len(data)):
+            data += part
+            _check_size(len(data))
+    finally:
+        os.close(fd)
+    return bytes(data)

@@ -10,7 +10,7 @@ _MIB = 1024 * 1024
 
 POLICY = Policy(
     kind="image_decoder",
-    groups=("stdio", "memory", "ipc", "event_loop"),
+    groups=("stdio", "memory", "ipc"),
     limits=Limits(
         # 64 megapixels are 256 MiB; an animated WebP holds them four times while it is decoded.
         data=1536 * _MIB,

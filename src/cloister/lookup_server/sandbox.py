@@ -13,7 +13,7 @@ _MIB = 1024 * 1024
 
 POLICY = Policy(
     kind="lookup_server",
-    groups=("stdio", "memory", "ipc", "event_loop", "sockets"),
+    groups=("stdio", "memory", "large_memory", "ipc", "event_loop", "clock", "sockets"),
     connects=True,
     namespaces=NAMESPACES - {Layer.NETWORK_NAMESPACE},  # its connections are the host's
     # Sockets of all clients together: one makes 16 connections at once, each of at most 8 addresses.

@@ -331,7 +331,7 @@ def _ending(status: ExitStatus, fate: End | None, said: LastWords | None) -> End
     if isinstance(fate, ends.BadMessage):
         return fate
     if status.signal == signal.SIGSYS:
-        return ends.SandboxViolation(said.violation if said else None)
+        return ends.SandboxViolation(*(said.violation if said and said.violation else ()))
     nobody_told = status.code is None and status.signal is None
     if fate is not None and (nobody_told or status.signal == signal.SIGKILL):
         return fate

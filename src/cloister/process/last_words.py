@@ -13,12 +13,14 @@ from ..errors import descriptors_left, printable
 __all__ = ["LastWords"]
 
 child_log = logging.getLogger("cloister.child")
+sandbox_log = logging.getLogger("cloister.sandbox")
 
 _KEPT = 16 * 1024  # bytes: a traceback of a hundred frames
 _AT_ONCE = 64 * 1024  # bytes: what a pipe holds; a process that writes on and on gets its turn like any other
-_VIOLATION = re.compile(
-    rb"^cloister: sandbox violation: kind=[a-z_]+ syscall=([a-z0-9_]{1,40}) ", re.MULTILINE
-)
+_CALL = rb"syscall=([a-z0-9_]{1,40}|#[0-9]{1,10}) args=([0-9a-fx,]{1,120})$"
+_VIOLATION = re.compile(rb"^cloister: sandbox violation: kind=[a-z_]+ " + _CALL, re.MULTILINE)
+_DENIAL = re.compile(rb"^cloister: sandbox denial \(([A-Za-z ]{1,60})\): kind=[a-z_]+ " + _CALL, re.MULTILINE)
+_DENIALS_TOLD = 256  # of one process; it could go on for ever
 _NO_MEMORY = (b"MemoryError", b"std::bad_alloc")  # Python's word for it, and libstdc++'s and libc++'s
 
 
@@ -28,6 +30,7 @@ class LastWords:
     def __init__(self, kind: str, reader: int) -> None:
         self._kind = kind
         self._said = bytearray()
+        self._denials: set[tuple[bytes, bytes]] = set()
         self._reader = reader
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(reader, self._read)
@@ -54,11 +57,11 @@ class LastWords:
         return f": {lines[-1]}" if lines else ""
 
     @property
-    def violation(self) -> str | None:
-        """The system call that the process says it was stopped at."""
+    def violation(self) -> tuple[str, str] | None:
+        """The system call that the process says it was stopped at, and its arguments in hexadecimal."""
         self._read()
         found = _VIOLATION.findall(self._said)
-        return found[-1].decode() if found else None
+        return (found[-1][0].decode(), found[-1][1].decode()) if found else None
 
     @property
     def no_memory(self) -> bool:
@@ -83,7 +86,17 @@ class LastWords:
             return
         self._said += data
         del self._said[:-_KEPT]
+        self._tell_denials(data)
         for line in data.decode(errors="replace").splitlines():
             child_log.debug("%s: %s", self._kind, printable(line, 300))
         if not data:  # nobody can write any more
             self._loop.remove_reader(self._reader)
+
+    def _tell_denials(self, data: bytes) -> None:
+        """Each call once for each way it was denied: a library asks for hundreds of files in a row. There are none
+        unless they were asked for (``CLOISTER_SANDBOX_LOG=1``)."""
+        for why, call, arguments in _DENIAL.findall(data):
+            if (call, why) not in self._denials and len(self._denials) < _DENIALS_TOLD:
+                self._denials.add((call, why))
+                told = f"{self._kind} was denied {call.decode()}({arguments.decode()}): {why.decode()}"
+                sandbox_log.warning(told)

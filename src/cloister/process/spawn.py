@@ -12,7 +12,7 @@ import time
 from typing import Final, NamedTuple
 
 from ..errors import LaunchError, descriptors_left
-from .variables import CHANNEL_VARIABLE
+from .variables import CHANNEL_VARIABLE, LOG_VARIABLE
 
 __all__ = ["Spawned", "abandon", "spawn", "spawn_ahead", "take"]
 
@@ -31,6 +31,7 @@ _PASSED: Final = (
     "FONTCONFIG_FILE",
     "FONTCONFIG_PATH",
     "LD_LIBRARY_PATH",  # where Python itself was built against libraries elsewhere
+    LOG_VARIABLE,
 )
 """What a child may know of the environment while it preloads: where certificates and fonts are. The rest may
 hold secrets; and what is here is gone before a foreign byte comes."""

@@ -2,3 +2,5 @@
 
 CHANNEL_VARIABLE = "CLOISTER_CHANNEL_FD"
 """Environment variable: the number of the inherited descriptor that is the child's control channel."""
+LOG_VARIABLE = "CLOISTER_SANDBOX_LOG"
+"""Environment variable: with ``1``, children tell of what the sandbox denies them quietly."""

@@ -11,7 +11,7 @@ _MIB = 1024 * 1024
 
 POLICY = Policy(
     kind="request_server",
-    groups=("stdio", "memory", "ipc", "event_loop", "inherited_sockets"),
+    groups=("stdio", "memory", "large_memory", "ipc", "event_loop", "clock", "inherited_sockets"),
     # All bodies of a page in memory at once (256 MiB by default), each doubled by the memfd it leaves in.
     limits=Limits(address_space=2048 * _MIB, data=1024 * _MIB),
 )

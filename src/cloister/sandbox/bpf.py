@@ -28,6 +28,7 @@ __all__ = [
     "assemble",
     "deny",
     "errno_of",
+    "told",
 ]
 
 # include/uapi/linux/seccomp.h
@@ -117,6 +118,13 @@ def errno_of(action: int) -> int | None:
 def deny(number: int) -> int:
     """The action that makes a call fail with ``errno`` ``number``."""
     return _ERRNO | number
+
+
+def told(rule: Rule) -> Rule:
+    """``rule``, but where it makes a call fail it traps, and the handler of SIGSYS finds the errno in siginfo
+    (SECCOMP_RET_DATA)."""
+    number = errno_of(rule.otherwise)
+    return Rule(rule.alternatives, TRAP | number) if number else rule
 
 
 class _Instruction(msgspec.Struct, frozen=True):

@@ -11,6 +11,7 @@ from .bpf import Rule, errno_of
 from .groups import GROUPS, rules_for
 from .layers import Layer
 from .limits import Limits
+from .syscalls import X86_64, native
 
 __all__ = ["NAMESPACES", "REQUIRED", "Policy", "Report"]
 
@@ -78,14 +79,16 @@ class Policy(msgspec.Struct, frozen=True):
 
     def allows(self, call: str) -> bool:
         """Whether it may make the system call ``call``, with some arguments at least."""
-        rule = rules_for(self.groups).get(call)
+        rule = self._rules().get(call)
         return rule is not None and bool(rule.alternatives)
 
     def denial(self, call: str, *arguments: int) -> int | None:
         """What the filter does with ``call`` and ``arguments`` in this process: ``None`` when it lets it pass, an
         errno when the call fails with it, 0 when it ends the process."""
-        rule = rules_for(self.groups).get(call, Rule())
-        return errno_of(rule.action(arguments, os.getpid()))
+        return errno_of(self._rules().get(call, Rule()).action(arguments, os.getpid()))
+
+    def _rules(self) -> dict[str, Rule]:
+        return rules_for(self.groups, native() or X86_64)
 
 
 class Report(msgspec.Struct, frozen=True):

@@ -10,7 +10,7 @@ import platform
 from typing import Final
 
 from . import violation
-from .bpf import TRAP, Program, assemble
+from .bpf import TRAP, Program, Rule, assemble, told
 from .groups import rules_for
 from .kernel import syscall
 from .syscalls import native
@@ -50,7 +50,11 @@ def program(groups: tuple[str, ...]) -> Program:
     architecture = native()
     if architecture is None:
         raise ValueError(f"no system call table for {platform.machine()}")
-    return assemble(architecture, rules_for(groups))
+    rules = rules_for(groups, architecture)
+    if violation.logs_probes():
+        rules = {name: told(rule) for name, rule in rules.items()}
+        rules["rt_sigreturn"] = Rule(((),))  # its handler returns
+    return assemble(architecture, rules)
 
 
 def install(kind: str, groups: tuple[str, ...]) -> None:

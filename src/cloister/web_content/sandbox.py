@@ -9,6 +9,6 @@ __all__ = ["POLICY"]
 
 POLICY = Policy(
     kind="web_content",
-    groups=("stdio", "memory", "ipc", "event_loop", "read_files"),
+    groups=("stdio", "memory", "large_memory", "ipc", "event_loop", "read_files"),
     read_paths=fonts.folders(),  # files of fonts are opened when a page first uses them
 )
