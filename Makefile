@@ -25,7 +25,7 @@ format: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet playwright
-	failed=0; for each in first_light supervision; do $(BIN)/python bench/$$each.py || failed=1; done; exit $$failed
+	failed=0; for each in first_light supervision sandbox; do $(BIN)/python bench/$$each.py || failed=1; done; exit $$failed
 
 soak: $(STAMP)
 	$(BIN)/python bench/soak.py

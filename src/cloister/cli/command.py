@@ -16,6 +16,7 @@ from pathlib import Path
 
 from cloister import __version__
 from cloister.errors import CloisterError, SandboxUnavailable, printable
+from cloister.process.kinds import MODULES
 
 from .failure import CommandError
 
@@ -132,6 +133,8 @@ def _logged(verbosity: int | None) -> Iterator[None]:
     log = logging.getLogger("cloister")
     log.addHandler(handler)
     log.setLevel(levels.get(verbosity, logging.DEBUG))
+    # Nothing is logged there unless CLOISTER_SANDBOX_LOG=1 asked for it.
+    logging.getLogger("cloister.sandbox").setLevel(logging.WARNING)
     try:
         yield
     finally:
@@ -200,6 +203,12 @@ def build_parser() -> argparse.ArgumentParser:
 
     doctor = command(
         "doctor", _lazily("shows", "doctor"), "what this machine's kernel offers, and what each process gets"
+    )
+    doctor.add_argument(
+        "--policy",
+        metavar="KIND",
+        choices=list(MODULES),
+        help=f"what a kind of process may do, in words: {', '.join(MODULES)}",
     )
     doctor.add_argument("--json", action="store_true", help="the report for scripts")
     _verbose(doctor)

@@ -39,8 +39,11 @@ def demo(arguments: Namespace) -> int:
 
 def doctor(arguments: Namespace) -> int:
     """``cloister doctor``: 0 if every process gets what its policy requires, and else 3."""
-    from . import examination
+    from . import examination, policy
 
+    if arguments.policy:
+        policy.show(arguments.policy, as_json=arguments.json)
+        return 0
     found = examination.examine()
     if arguments.json:
         print(json.dumps(dataclasses.asdict(found), indent=2))

@@ -49,7 +49,7 @@ def main(start: Start) -> None:
     sandbox.unshare(sandbox.Layer.NETWORK_NAMESPACE)
     sandbox.unshare(sandbox.Layer.MOUNT_NAMESPACE)  # away from the last branch's
     sandbox.enter_empty_root(())
-    report = sandbox.enter(sandbox.zygote_policy(()), allow_degraded=start.allow_degraded)
+    report = sandbox.enter(sandbox.ZYGOTE, allow_degraded=start.allow_degraded)
     zygote.serve(Ready(tuple(report.layers), tuple(report.missing)))
 
 

@@ -22,12 +22,14 @@ from .machine import LayerStatus, Machine, machine
 from .namespaces import isolate, unshare
 from .policy import NAMESPACES, REQUIRED, Policy, Report
 from .shed import shed
+from .zygote import POLICY as ZYGOTE
 from .zygote import zygote_policy
 
 __all__ = [
     "ABOUT",
     "NAMESPACES",
     "REQUIRED",
+    "ZYGOTE",
     "Layer",
     "LayerStatus",
     "Limits",

@@ -3,6 +3,8 @@
 A process's policy is a list of these. They are made from what a purpose needs (glibc from 2.28, musl, CPython
 from 3.11, the libraries that run in the children), not from a trace of one machine, where another C library
 would make other calls. Names that an architecture lacks (``stat`` on aarch64) cost nothing there.
+
+Each call is there for a reason that a person can read (``cloister doctor --policy KIND`` prints them).
 """
 
 from __future__ import annotations
@@ -11,19 +13,35 @@ import errno
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+import msgspec
+
 from .bpf import OWN_PID, TRAP, Alternative, Check, Rule, deny
 from .syscalls import Architecture
 
-__all__ = ["GROUPS", "QUIET", "rules_for"]
-
-Group = Mapping[str, tuple[Alternative, ...]]
+__all__ = ["GROUPS", "QUIET", "Grant", "on", "rules_for"]
 
 _ALWAYS: Final[tuple[Alternative, ...]] = ((),)
 _POINTER: Final = 2**64 - 1
 
 
-def _plain(names: str) -> dict[str, tuple[Alternative, ...]]:
-    return dict.fromkeys(names.split(), _ALWAYS)
+class Grant(msgspec.Struct, frozen=True):
+    """System calls that are there for one reason."""
+
+    why: str
+    calls: Mapping[str, tuple[Alternative, ...]]
+
+
+Group = tuple[Grant, ...]
+
+
+def _any(names: str, why: str) -> Grant:
+    """With any arguments."""
+    return Grant(why, dict.fromkeys(names.split(), _ALWAYS))
+
+
+def _some(name: str, alternatives: tuple[Alternative, ...], why: str) -> Grant:
+    """With the arguments that ``why`` tells of, and no others."""
+    return Grant(why, {name: alternatives})
 
 
 def _one_of(argument: int, *values: int) -> tuple[Alternative, ...]:
@@ -39,70 +57,71 @@ def _without(argument: int, bits: int) -> tuple[Alternative, ...]:
 _ANY_SIGNAL_BUT_SIGSYS: Final[tuple[Alternative, ...]] = tuple(
     (Check(0, 0, mask=1 << bit),) for bit in range(5)
 )
+_AT_EMPTY_PATH: Final = 0x1000
 
-_STDIO: Final[Group] = {
-    # write: what it has to say, on standard error. No read: what it gets comes by recvmsg and pread64.
-    **_plain("write close fstat"),
-    # fstat() of glibc 2.33 to 2.38. With a path it tells whether a file is there: the empty root answers that.
-    "newfstatat": ((Check(3, 0x1000, mask=0x1000),),),  # AT_EMPTY_PATH
-    # Mostly from the vDSO, which falls back to the call where the clock source does not allow it.
-    **_plain("clock_gettime"),
-    **_plain("getrandom"),  # hash tables, TLS
-    **_plain("futex"),  # locks
-    **_plain("restart_syscall"),  # after SIGSTOP and SIGCONT, by which a process's processor time is limited
-    **_plain("exit_group"),
-    # abort() and raise(): a process that fails must be able to say how, to nobody but itself. No rt_sigreturn: no
-    # handler ever returns, and a forged frame for it is a whole attack (sigreturn-oriented programming).
-    **_plain("getpid gettid rt_sigprocmask"),
-    "rt_sigaction": _ANY_SIGNAL_BUT_SIGSYS,
-    "tgkill": _one_of(0, OWN_PID),
-}
+_STDIO: Final[Group] = (
+    # No read: what it gets comes by recvmsg and pread64.
+    _any("write", "say on standard error what went wrong"),
+    _any("close fstat", "let go of what it holds, and look at it"),
+    _some(
+        "newfstatat",
+        ((Check(3, _AT_EMPTY_PATH, mask=_AT_EMPTY_PATH),),),
+        "fstat() of glibc 2.33 to 2.38: a descriptor; a path comes to nothing in an empty root",
+    ),
+    _any("clock_gettime", "the time, where the vDSO cannot tell it"),
+    _any("getrandom", "hash tables, TLS"),
+    _any("futex", "locks between threads, Python's own among them"),
+    _any("restart_syscall", "wait on after SIGSTOP and SIGCONT, by which processor time is limited"),
+    _any("exit_group", "end"),
+    # No rt_sigreturn: no handler ever returns, and a forged frame for it is a whole attack (sigreturn-oriented
+    # programming, Bosman and Bos, IEEE S&P 2014).
+    _any("getpid gettid rt_sigprocmask", "abort() and raise(): say how it failed"),
+    _some("tgkill", _one_of(0, OWN_PID), "the same: a signal to nobody but itself"),
+    _some("rt_sigaction", _ANY_SIGNAL_BUT_SIGSYS, "the same; never for SIGSYS, so that a trap stays fatal"),
+)
 
 _PROT_EXEC: Final = 0x4
 
-_MEMORY: Final[Group] = {
-    **_plain("munmap brk"),
-    "mmap": _without(2, _PROT_EXEC),
-    "mprotect": _without(2, _PROT_EXEC),  # musl's malloc opens up its tables by it
-}
-
-# realloc() without copying, and giving back what was freed: where much memory comes and goes. Without them the C
-# library copies, and keeps.
-_LARGE_MEMORY: Final[Group] = _plain("mremap madvise")
-
-_FIONBIO: Final = 0x5421  # include/uapi/asm-generic/ioctls.h
-
-_IPC: Final[Group] = {
-    # Channels are socketpairs that were handed over, packets with descriptors.
-    **_plain("sendmsg recvmsg poll"),
-    # What is too large for a packet travels in a sealed memfd.
-    **_plain("memfd_create ftruncate pread64"),
-    # F_DUPFD_CLOEXEC; F_GETFL, F_ADD_SEALS, F_GET_SEALS: what a descriptor that came is, and sealing one's own.
-    # Not F_SETOWN: it aims signals at others.
-    "fcntl": _one_of(1, 1030, 3, 1033, 1034),
-}
-
-_EVENT_LOOP: Final[Group] = {
-    **_plain("epoll_ctl epoll_wait"),
-    # asyncio wakes itself with a byte in a socketpair. A destination can be named only on a datagram socket.
-    **_plain("sendto recvfrom"),
-    # A channel that comes is made non-blocking. Not TIOCSTI, which types into a terminal (CVE-2017-5226), and
-    # nothing of any driver.
-    "ioctl": _one_of(1, _FIONBIO),
-}
-
-# Clocks of every sort, and sleeping: OpenSSL asks for the time of day to judge a certificate.
-_CLOCK: Final[Group] = _plain(
-    "clock_gettime clock_getres clock_nanosleep nanosleep gettimeofday time times getrusage"
+_MEMORY: Final[Group] = (
+    _any("munmap brk", "get and give back memory"),
+    _some("mmap", _without(2, _PROT_EXEC), "the same, and map what is shared; never executable"),
+    _some("mprotect", _without(2, _PROT_EXEC), "musl's malloc opens its tables by it; never executable"),
 )
 
-# Who it is, and what it is limited to.
-_IDENTITY: Final[Group] = {
-    **_plain("getuid geteuid getgid getegid getresuid getresgid getgroups getppid getpgrp getpgid getsid"),
-    # Nothing new (argument 2) and nobody else's.
-    "prlimit64": ((Check(0, 0), Check(2, 0, mask=_POINTER)),),
-    **_plain("getrlimit"),
-}
+_LARGE_MEMORY: Final[Group] = (
+    _any("mremap madvise", "realloc() without a copy, and giving back what was freed"),
+)
+
+_FIONREAD: Final = 0x541B  # include/uapi/asm-generic/ioctls.h
+_FIONBIO: Final = 0x5421
+
+_IPC: Final[Group] = (
+    _any("sendmsg recvmsg poll", "its channels: packets with descriptors on socketpairs that it was handed"),
+    _any("memfd_create ftruncate pread64", "what is too large for a packet travels in a sealed memfd"),
+    # F_GETFL, F_ADD_SEALS, F_GET_SEALS, F_DUPFD_CLOEXEC. Not F_SETOWN: it aims signals at others.
+    _some("fcntl", _one_of(1, 3, 1033, 1034, 1030), "what a descriptor that came is, and seals on its own"),
+)
+
+_EVENT_LOOP: Final[Group] = (
+    _any("epoll_ctl epoll_wait", "wait for many channels"),
+    # A destination can be named only on a datagram socket.
+    _any("sendto recvfrom", "asyncio wakes itself with a byte in a socketpair"),
+    # Not TIOCSTI, which types into a terminal (CVE-2017-5226), and nothing of any driver.
+    _some("ioctl", _one_of(1, _FIONBIO), "make a channel that comes non-blocking"),
+)
+
+_CLOCK: Final[Group] = (
+    _any("gettimeofday time clock_getres", "the time of day: OpenSSL judges certificates by it"),
+    _any("clock_nanosleep nanosleep", "sleep"),
+    _any("times getrusage", "how much processor time it used"),
+)
+
+_IDENTITY: Final[Group] = (
+    _any("getuid geteuid getgid getegid getresuid getresgid getgroups", "who it is"),
+    _any("getppid getpgrp getpgid getsid", "the same, among processes"),
+    _any("getrlimit", "what it is limited to"),
+    _some("prlimit64", ((Check(0, 0), Check(2, 0, mask=_POINTER)),), "the same; nothing new, nobody else's"),
+)
 
 _SOL_SOCKET: Final = 1
 _IPPROTO_TCP: Final = 6
@@ -112,96 +131,109 @@ def _socket_options(level: int, *options: int) -> tuple[Alternative, ...]:
     return tuple((Check(1, level), Check(2, option)) for option in options)
 
 
-_INHERITED_SOCKETS: Final[Group] = {
-    # Connected sockets that were handed over; there is no way to make one here.
-    **_plain("sendmsg recvmsg sendto recvfrom shutdown poll getsockname getpeername"),
-    "getsockopt": _one_of(1, _SOL_SOCKET, _IPPROTO_TCP),
+_INHERITED_SOCKETS: Final[Group] = (
+    _any("sendmsg recvmsg sendto recvfrom shutdown poll", "sockets that it was handed, already connected"),
+    _any("getsockname getpeername", "what is at their two ends"),
+    _some("getsockopt", _one_of(1, _SOL_SOCKET, _IPPROTO_TCP), "their errors and their buffers"),
     # SO_SNDBUF, SO_RCVBUF, SO_KEEPALIVE, SO_LINGER; TCP_NODELAY, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT,
     # TCP_USER_TIMEOUT. Not the rest: much of setsockopt's code is reached by nothing else (TCP_ULP,
     # CVE-2023-0461; netfilter's tables, CVE-2021-22555).
-    "setsockopt": (
-        *_socket_options(_SOL_SOCKET, 7, 8, 9, 13),
-        *_socket_options(_IPPROTO_TCP, 1, 4, 5, 6, 18),
+    _some(
+        "setsockopt",
+        (*_socket_options(_SOL_SOCKET, 7, 8, 9, 13), *_socket_options(_IPPROTO_TCP, 1, 4, 5, 6, 18)),
+        "buffers, keep-alive, lingering, Nagle; no other option",
     ),
-    "ioctl": _one_of(1, 0x541B, _FIONBIO),  # FIONREAD
-    "fcntl": _one_of(1, 3, 4),  # F_GETFL, F_SETFL: asking for non-blocking the other way
-}
+    _some("ioctl", _one_of(1, _FIONREAD, _FIONBIO), "make them non-blocking"),
+    _some("fcntl", _one_of(1, 3, 4), "the same, the other way (F_GETFL, F_SETFL)"),
+)
 
 _SOCK_TYPE_MASK: Final = 0xF  # SOCK_CLOEXEC and SOCK_NONBLOCK are above it
 
-_SOCKETS: Final[Group] = {
-    **_INHERITED_SOCKETS,
-    # AF_INET and AF_INET6; SOCK_STREAM with IPPROTO_TCP or 0, SOCK_DGRAM with IPPROTO_UDP or 0. Never raw,
-    # packet or netlink.
-    "socket": tuple(
-        (Check(0, family), Check(1, kind, mask=_SOCK_TYPE_MASK), Check(2, protocol))
-        for family in (2, 10)
-        for kind, protocol in ((1, 0), (1, 6), (2, 0), (2, 17))
+_SOCKETS: Final[Group] = (
+    *_INHERITED_SOCKETS,
+    # AF_INET and AF_INET6; SOCK_STREAM with IPPROTO_TCP or 0, SOCK_DGRAM with IPPROTO_UDP or 0.
+    _some(
+        "socket",
+        tuple(
+            (Check(0, family), Check(1, kind, mask=_SOCK_TYPE_MASK), Check(2, protocol))
+            for family in (2, 10)
+            for kind, protocol in ((1, 0), (1, 6), (2, 0), (2, 17))
+        ),
+        "make TCP and UDP sockets, over IPv4 and IPv6; never raw, packet, netlink or Unix ones",
     ),
-    # sendmmsg: glibc's resolver asks for A and AAAA at once.
-    **_plain("connect sendmmsg recvmmsg"),
-    "setsockopt": (
-        *_INHERITED_SOCKETS["setsockopt"],
-        *_socket_options(0, 11),  # IPPROTO_IP: IP_RECVERR, which resolvers set to hear of refused queries
-        *_socket_options(41, 25, 26),  # IPPROTO_IPV6: IPV6_RECVERR, IPV6_V6ONLY
+    _any("connect", "connect them"),
+    _any("sendmmsg recvmmsg", "glibc's resolver asks for A and AAAA at once"),
+    _some(
+        "setsockopt",
+        # IPPROTO_IP: IP_RECVERR; IPPROTO_IPV6: IPV6_RECVERR, IPV6_V6ONLY
+        (*_socket_options(0, 11), *_socket_options(41, 25, 26)),
+        "hear of queries that were refused",
     ),
-    "ioctl": _one_of(1, 0x541B, _FIONBIO, 0x8910),  # SIOCGIFNAME: a scope's name in a link-local address
-}
+    _some("ioctl", _one_of(1, 0x8910), "the name of a scope in a link-local address (SIOCGIFNAME)"),
+)
 
 # O_WRONLY, O_RDWR, O_CREAT, O_TRUNC, O_APPEND and the bit of O_TMPFILE that is not O_DIRECTORY.
 _OPEN_FOR_WRITING: Final = 0o1 | 0o2 | 0o100 | 0o1000 | 0o2000 | 0o20000000
 
-_READ_FILES: Final[Group] = {
-    # Which files is for Landlock and the empty root to say: a filter cannot read a path. open, stat and lstat are
-    # musl's, and glibc's before 2.33.
-    "openat": _without(2, _OPEN_FOR_WRITING),
-    "open": _without(1, _OPEN_FOR_WRITING),
-    **_plain("read lseek newfstatat stat lstat access readlink getdents64"),
-    # FreeType and fontconfig ask what kind of file system a font folder is on: without it nothing is drawn.
-    **_plain("statfs fstatfs"),
-    # F_GETFD, F_SETFD: fopen() and opendir() of older C libraries close on exec that way.
-    "fcntl": _one_of(1, 1, 2),
-}
+_READ_FILES: Final[Group] = (
+    # Which files is for Landlock and the empty root to say: a filter cannot read a path.
+    _some("openat", _without(2, _OPEN_FOR_WRITING), "open for reading the files that are listed below"),
+    _some("open", _without(1, _OPEN_FOR_WRITING), "the same, by musl"),
+    _any("read lseek", "read them"),
+    _any(
+        "newfstatat stat lstat access readlink getdents64",
+        "look for them (stat and lstat: glibc before 2.33)",
+    ),
+    _any("statfs fstatfs", "FreeType and fontconfig ask which file system it is, and draw nothing without"),
+    _some("fcntl", _one_of(1, 1, 2), "close on exec, the older way (F_GETFD, F_SETFD)"),
+)
 
 # CLONE_VM, FS, FILES, SIGHAND, THREAD, SYSVSEM, SETTLS, PARENT_SETTID, CHILD_CLEARTID: pthread_create() of
 # glibc; musl adds CLONE_DETACHED, which does nothing.
 _NEW_THREAD: Final = 0x003D0F00
 
-_THREADS: Final[Group] = {
-    "clone": ((Check(0, _NEW_THREAD, mask=_POINTER),), (Check(0, _NEW_THREAD | 0x00400000, mask=_POINTER),)),
-    **_plain("exit set_robust_list get_robust_list rseq set_tid_address sched_getparam sched_getscheduler"),
-    **_plain("madvise sched_yield"),
-}
+_THREADS: Final[Group] = (
+    _some(
+        "clone",
+        (
+            (Check(0, _NEW_THREAD, mask=_POINTER),),
+            (Check(0, _NEW_THREAD | 0x00400000, mask=_POINTER),),
+        ),
+        "start a thread; never a process or a namespace",
+    ),
+    _any("exit set_robust_list get_robust_list rseq set_tid_address", "a thread's beginning and end"),
+    _any("sched_getparam sched_getscheduler sched_yield", "ask how it is scheduled, let others go first"),
+    _any("madvise", "give back a thread's stack"),
+)
 
-# CLONE_CHILD_CLEARTID, CLONE_CHILD_SETTID and SIGCHLD: fork() of glibc; musl passes SIGCHLD alone. No
-# namespace flag, no shared memory.
-_FORK: Final[Group] = {
-    "clone": ((Check(0, 0x01200011, mask=_POINTER),), (Check(0, 17, mask=_POINTER),)),
-    **_plain("fork set_robust_list rseq set_tid_address"),
-    # Reap, and end, what was forked.
-    **_plain("wait4 waitid pidfd_open pidfd_send_signal"),
-}
+_FORK: Final[Group] = (
+    # CLONE_CHILD_CLEARTID, CLONE_CHILD_SETTID and SIGCHLD: fork() of glibc; musl passes SIGCHLD alone.
+    _some(
+        "clone",
+        ((Check(0, 0x01200011, mask=_POINTER),), (Check(0, 17, mask=_POINTER),)),
+        "fork; no shared memory, no namespace",
+    ),
+    _any("fork set_robust_list rseq set_tid_address", "the same, on other C libraries"),
+    _any("wait4 waitid pidfd_open pidfd_send_signal", "reap, and end, what it forked"),
+)
 
 # A filter holds for what is forked too, so this is what a forked child does until its own filter is on.
-_LOCKDOWN: Final[Group] = {
-    # shed()
-    **_plain("close_range dup2 dup3 umask setsid getsid chdir"),
-    # Its channels, and its event loop, made before lock-down: an epoll and a socketpair(AF_UNIX) to wake it.
-    "ioctl": _one_of(1, _FIONBIO),
-    "fcntl": _one_of(1, 1, 2),
-    **_plain("epoll_create1"),
-    "socketpair": _one_of(0, 1),
+_LOCKDOWN: Final[Group] = (
+    _any("close_range dup2 dup3 umask setsid getsid chdir", "let go of what was inherited"),
+    _some("fcntl", _one_of(1, 1, 2), "the same (F_GETFD, F_SETFD)"),
+    _some("ioctl", _one_of(1, _FIONBIO), "take its channels over"),
+    _any("epoll_create1", "make its event loop, while that can be made"),
+    _some("socketpair", _one_of(0, 1), "the same: what wakes it"),
     # PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_READ, PR_CAPBSET_DROP, PR_GET_SECUREBITS,
     # PR_SET_SECUREBITS, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT, PR_SET_MDWE
-    "prctl": _one_of(0, 1, 4, 23, 24, 27, 28, 38, 47, 65),
-    **_plain("capget capset getresuid setresuid setresgid setgroups getgroups"),
-    # Its own limits only (argument 0).
-    "prlimit64": ((Check(0, 0),),),
-    **_plain("landlock_create_ruleset landlock_add_rule landlock_restrict_self seccomp"),
-    # Installing the handler of SIGSYS, and abort() in a child whose pid this filter cannot know. Landlock's
-    # scope (Linux 6.12) and the pid namespace keep such a signal inside.
-    **_plain("rt_sigaction tgkill tkill kill"),
-}
+    _some("prctl", _one_of(0, 1, 4, 23, 24, 27, 28, 38, 47, 65), "give up: the options that do"),
+    _any("capget capset getresuid setresuid setresgid setgroups getgroups", "give up powers, become nobody"),
+    _some("prlimit64", ((Check(0, 0),),), "lower its own limits"),
+    _any("landlock_create_ruleset landlock_add_rule landlock_restrict_self seccomp", "lock itself down"),
+    # abort() in a child whose pid this filter cannot know. Landlock's scope (Linux 6.12) and the pid namespace
+    # keep such a signal inside.
+    _any("rt_sigaction tgkill tkill kill", "install the handler of SIGSYS; fail in a forked child"),
+)
 
 GROUPS: Final[Mapping[str, Group]] = {
     "stdio": _STDIO,
@@ -218,6 +250,7 @@ GROUPS: Final[Mapping[str, Group]] = {
     "fork": _FORK,
     "lockdown": _LOCKDOWN,
 }
+"""By name."""
 
 # What libraries try and do without, so that a library which does so on another machine is not ended there. Everything
 # else that no group allows traps: it is a bug or an attack.
@@ -266,6 +299,12 @@ _INSTEAD: Final[Mapping[str, str]] = {
 }
 
 
+def on(architecture: Architecture, calls: Iterable[str]) -> list[str]:
+    """``calls`` by the names that they have on ``architecture``; those that it lacks are left out."""
+    names = (call if call in architecture.numbers else _INSTEAD.get(call, call) for call in calls)
+    return [name for name in names if name in architecture.numbers]
+
+
 def rules_for(groups: Iterable[str], architecture: Architecture) -> dict[str, Rule]:
     """The rules that allow what any of ``groups`` needs on ``architecture``, by name of call.
 
@@ -274,9 +313,10 @@ def rules_for(groups: Iterable[str], architecture: Architecture) -> dict[str, Ru
     """
     alternatives: dict[str, tuple[Alternative, ...]] = {}
     for group in groups:
-        for older, more in GROUPS[group].items():
-            name = older if older in architecture.numbers else _INSTEAD.get(older, older)
-            alternatives[name] = (*alternatives.get(name, ()), *more)
+        for grant in GROUPS[group]:
+            for call, more in grant.calls.items():
+                for name in on(architecture, [call]):
+                    alternatives[name] = (*alternatives.get(name, ()), *more)
     return {
         name: Rule(tuple(dict.fromkeys(alternatives.get(name, ()))), QUIET.get(name, TRAP))
         for name in sorted({*alternatives, *QUIET})

@@ -79,15 +79,16 @@ class Policy(msgspec.Struct, frozen=True):
 
     def allows(self, call: str) -> bool:
         """Whether it may make the system call ``call``, with some arguments at least."""
-        rule = self._rules().get(call)
+        rule = self.rules().get(call)
         return rule is not None and bool(rule.alternatives)
 
     def denial(self, call: str, *arguments: int) -> int | None:
         """What the filter does with ``call`` and ``arguments`` in this process: ``None`` when it lets it pass, an
         errno when the call fails with it, 0 when it ends the process."""
-        return errno_of(self._rules().get(call, Rule()).action(arguments, os.getpid()))
+        return errno_of(self.rules().get(call, Rule()).action(arguments, os.getpid()))
 
-    def _rules(self) -> dict[str, Rule]:
+    def rules(self) -> dict[str, Rule]:
+        """What its filter says of each system call on this architecture; any other ends the process."""
         return rules_for(self.groups, native() or X86_64)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from .limits import Limits
 from .policy import NAMESPACES, Policy
 
-__all__ = ["zygote_policy"]
+__all__ = ["POLICY", "zygote_policy"]
 
 
 def zygote_policy(children: Iterable[Policy]) -> Policy:
@@ -30,3 +30,6 @@ def zygote_policy(children: Iterable[Policy]) -> Policy:
 
 
 _OWN_GROUPS = ("stdio", "memory", "ipc", "event_loop", "fork", "lockdown")
+
+POLICY = zygote_policy(())
+"""Of the first process; what it forks and keeps, one for each kind of child, may do what that kind may as well."""
