@@ -52,6 +52,19 @@ def test_a_crash_leaves_a_report_with_the_stack_and_the_site_but_no_address(
     assert (report.usage.max_rss_bytes or 0) > 2**20
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_process_that_somebody_ended_by_a_signal_is_not_taken_for_one_that_broke_out(
+    browser: Browser, number: signal.Signals
+) -> None:
+    page = browser.new_page()
+    page.set_content("x")
+    (pid,) = (process.pid for process in page.processes if process.kind == "web_content")
+    os.kill(pid, number)
+    with pytest.raises(PageCrashed) as caught:
+        page.text()
+    assert caught.value.end == ends.Crashed(number)
+
+
 def test_a_page_without_memory_says_so_and_so_does_its_report(browser: Browser) -> None:
     page = browser.new_page()
     page.set_content("<p>Some words.</p>" * 10_000)

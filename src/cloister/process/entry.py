@@ -30,6 +30,8 @@ def main(kind: str) -> int:
         os.fstat(channel)
     except (KeyError, ValueError, OSError):
         return _usage(f"{kind} is started by Cloister itself: {CHANNEL_VARIABLE} names no open descriptor")
+    # Python's own handler would return, and no child may return from a handler (rt_sigreturn).
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     gc.disable()  # until everything is loaded: importing leaves next to nothing to find
     environment = dict(os.environ)  # the launcher's short list; it is needed until everything is read
     sandbox.shed([channel])
