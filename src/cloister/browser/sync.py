@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
-from ..errors import BrowserClosed, descriptors_left
+from ..errors import BrowserClosed, ProcessError, descriptors_left
 from ..process.supervisor import HealthEvent
 from .async_browser import USER_AGENT, AsyncBrowser
 from .async_page import DEFAULT_TIMEOUT, AsyncPage, PageEvent
@@ -32,7 +32,11 @@ class _LoopThread:
         with descriptors_left():
             self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="cloister", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # EAGAIN: RLIMIT_NPROC, or the cgroup's pids.max
+            self._loop.close()
+            raise ProcessError(f"no thread can be started (see `ulimit -u` and pids.max): {error}") from error
 
     def run(self, coroutine: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
         """Its result. An exception in the waiting thread (Ctrl-C) cancels it."""
