@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.sandbox.test_enter import kernel_without
+from tests.sandbox.situations import kernel_without
 
 
 def run(missing: str, number: int, *arguments: str) -> subprocess.CompletedProcess[str]:

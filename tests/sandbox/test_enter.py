@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import resource
@@ -16,30 +15,12 @@ from msgspec.structs import replace
 from cloister import sandbox
 from cloister.errors import SandboxUnavailable
 from cloister.sandbox import NAMESPACES, Layer, Limits, Policy, bpf, privileges, seccomp
-from cloister.sandbox.kernel import prctl, syscall
-from cloister.sandbox.syscalls import native
+from cloister.sandbox.kernel import prctl
 from tests.sandbox.locked import BASIC, Outcome, Sandbox
+from tests.sandbox.situations import kernel_without
 
 USERS = [False, True] if os.geteuid() == 0 else [False]
 _SYS_MIB = 1024 * 1024
-
-
-def kernel_without(call: str, number: int, *unless: bpf.Check) -> Callable[[], None]:
-    """What puts this process on a kernel where ``call`` fails with ``number``: a seccomp filter that says so."""
-
-    def install() -> None:
-        architecture = native()
-        assert architecture is not None
-        rules = {call: bpf.Rule((unless,) if unless else (), bpf.deny(number))}
-        code = bpf.assemble(architecture, rules, default=bpf.ALLOW).code(os.getpid())
-
-        class SockFprog(ctypes.Structure):
-            _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
-
-        prctl(38, 1)
-        syscall("seccomp", 1, 0, ctypes.byref(SockFprog(len(code) // 8, code)))
-
-    return install
 
 
 @pytest.mark.parametrize("as_nobody", USERS)
@@ -142,10 +123,12 @@ def test_where_only_user_namespaces_are_refused_root_gets_the_others_and_still_b
     assert outcome.value == privileges.NOBODY
 
 
-def test_where_mounts_are_refused_nothing_is_done_half_way() -> None:
-    outcome = Sandbox(before=kernel_without("mount", errno.EPERM)).run(os.getuid)
+def test_where_mounts_are_refused_the_process_gets_the_other_namespaces() -> None:
+    allowed = replace(BASIC, groups=(*BASIC.groups, "identity"))
+    outcome = Sandbox(allowed, before=kernel_without("mount", errno.EPERM)).run(os.getuid)
     assert outcome.refused is None
-    assert set(outcome.missing) >= {*NAMESPACES, Layer.EMPTY_ROOT}
+    assert set(outcome.missing) == {Layer.MOUNT_NAMESPACE, Layer.EMPTY_ROOT}
+    assert outcome.value == privileges.NOBODY
 
 
 def test_a_kernel_without_w_xor_x_is_not_refused() -> None:

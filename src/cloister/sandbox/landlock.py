@@ -17,7 +17,7 @@ from .kernel import syscall
 from .layers import Layer
 from .paths import targets
 
-__all__ = ["abi", "descriptors", "forget", "layers", "prepare", "restrict"]
+__all__ = ["abi", "descriptors", "forget", "layers", "prepare", "restrict", "why_none"]
 
 # include/uapi/linux/landlock.h
 _CREATE_RULESET_VERSION: Final = 1
@@ -52,12 +52,27 @@ class _PathBeneathAttr(ctypes.Structure):
 
 def abi() -> int:
     """The version of Landlock that this kernel has; 0 when it has none or it is switched off at boot."""
+    return max(_version_or_error(), 0)
+
+
+def why_none() -> str:
+    """What keeps a kernel of :func:`abi` 0 from having Landlock, and what to do; empty when it has it."""
+    return _WHY_NONE.get(-_version_or_error(), "")
+
+
+_WHY_NONE: Final = {
+    errno.ENOSYS: "it is not built in (CONFIG_SECURITY_LANDLOCK), or a container's seccomp profile hides it",
+    errno.EOPNOTSUPP: "it is switched off at boot: put `landlock` into the kernel's parameter `lsm=`",
+    errno.EPERM: "a container's seccomp profile refuses it: Docker from 23.0 on allows it",
+}
+
+
+def _version_or_error() -> int:
     try:
         return syscall("landlock_create_ruleset", None, 0, _CREATE_RULESET_VERSION)
     except OSError as error:
-        # EPERM: a container's seccomp profile that does not know the call.
-        if error.errno in (errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM):
-            return 0
+        if error.errno in _WHY_NONE:
+            return -error.errno
         raise
 
 

@@ -82,11 +82,9 @@ def why_missing(layer: Layer) -> str:
     since, meaning = ABOUT[layer]
     if layer in (Layer.DESCRIPTORS, Layer.ENVIRONMENT, Layer.OWN_SESSION):
         return f"{meaning}: shed() was not called in this process"
-    hint = _SWITCHED_OFF.get(layer, "")
+    hint = ""
+    if layer is Layer.LANDLOCK and (reason := landlock.why_none()):
+        hint = f"; here {reason}"
+    elif layer is Layer.SECCOMP:
+        hint = ", where it is built in (CONFIG_SECCOMP_FILTER); Cloister knows x86_64 and aarch64"
     return f"{meaning}: Linux has it from {since} on{hint}"
-
-
-_SWITCHED_OFF: Final = {
-    Layer.LANDLOCK: ", where it is built in (CONFIG_SECURITY_LANDLOCK) and in the list of `lsm=`",
-    Layer.SECCOMP: ", where it is built in (CONFIG_SECCOMP_FILTER); Cloister knows x86_64 and aarch64",
-}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import msgspec
 
 from cloister.errors import LaunchError, printable
 
-from . import landlock
+from . import landlock, privileges
 from .layers import ABOUT, Layer
 from .policy import NAMESPACES, Policy, Report
 
@@ -20,15 +21,36 @@ __all__ = ["LayerStatus", "Machine", "machine"]
 
 _DEADLINE: Final = 10.0  # seconds; it takes about 0.2
 
-# What switches user namespaces, and with them the others, off for an unprivileged user.
+# What switches user namespaces off: for whom, by which value of which file, in which words, and how it is undone.
 _SWITCHES: Final = (
-    ("/proc/sys/user/max_user_namespaces", "0", "sysctl user.max_user_namespaces is 0"),
-    ("/proc/sys/kernel/unprivileged_userns_clone", "0", "sysctl kernel.unprivileged_userns_clone is 0"),
     (
+        "everybody",
+        "/proc/sys/user/max_user_namespaces",
+        "0",
+        "sysctl user.max_user_namespaces is 0; `sysctl -w user.max_user_namespaces=15000` allows them",
+    ),
+    (
+        "users",
+        "/proc/sys/kernel/unprivileged_userns_clone",
+        "0",
+        "sysctl kernel.unprivileged_userns_clone is 0; `sysctl -w kernel.unprivileged_userns_clone=1` allows them",
+    ),
+    (
+        "users",
         "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
         "1",
-        "sysctl kernel.apparmor_restrict_unprivileged_userns is 1, and AppArmor has no profile for this program",
+        "sysctl kernel.apparmor_restrict_unprivileged_userns is 1; an AppArmor profile for this Python with `userns,` "
+        "in it, or `sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`, allows them",
     ),
+)
+_FILTERED: Final = (
+    "a seccomp filter that this program was started under (a container's, as a rule) refuses them; Docker takes one "
+    "that allows unshare, clone, mount, umount2, pivot_root, mount_setattr, sethostname and setdomainname by "
+    "`--security-opt seccomp=FILE`"
+)
+_MOUNTS_REFUSED: Final = (
+    "mounts are refused, by AppArmor or by a seccomp filter; in Docker, `--security-opt apparmor=unconfined` may "
+    "allow them"
 )
 
 
@@ -72,18 +94,31 @@ class Machine(msgspec.Struct, frozen=True):
 
     def _reason(self, layer: Layer) -> str:
         if layer in NAMESPACES or layer is Layer.EMPTY_ROOT:
-            for switch, off, sentence in _SWITCHES:
-                if _read(switch) == off:
-                    return sentence
-            return "the kernel, or the container that this runs in, refuses new namespaces to this user"
+            return self._why_no_namespace(layer)
         own = {
-            Layer.LANDLOCK: "it is not built in, or not in the `lsm=` list, or a container hides it",
+            Layer.LANDLOCK: landlock.why_none(),
             Layer.LANDLOCK_NETWORK: f"Landlock is of version {self.landlock_abi}",
             Layer.LANDLOCK_SCOPE: f"Landlock is of version {self.landlock_abi}",
             Layer.SECCOMP: f"there are no filters, or Cloister can write none for {self.architecture}",
             Layer.UNPRIVILEGED_USER: "this root may not become another user (CAP_SETUID, CAP_SETGID)",
         }
         return own.get(layer, f"Linux {self.kernel} refused it")
+
+    def _why_no_namespace(self, layer: Layer) -> str:
+        if not Path("/proc/self/ns").exists():
+            return "/proc is not mounted"
+        if layer is Layer.NETWORK_NAMESPACE and _read("/proc/sys/user/max_net_namespaces") == "0":
+            return (
+                "sysctl user.max_net_namespaces is 0; `sysctl -w user.max_net_namespaces=15000` allows them"
+            )
+        if layer in (Layer.MOUNT_NAMESPACE, Layer.EMPTY_ROOT) and Layer.PID_NAMESPACE in self.available:
+            return _MOUNTS_REFUSED
+        for whom, switch, off, sentence in _SWITCHES:
+            if _read(switch) == off and (whom == "everybody" or os.geteuid() != 0):
+                return sentence
+        if privileges.filtered():
+            return _FILTERED
+        return "the kernel, or the container that this runs in, refuses new namespaces to this user"
 
 
 def machine() -> Machine:

@@ -20,7 +20,7 @@ from cloister.errors import LaunchError
 
 from . import empty_root
 from .kernel import libc, syscall
-from .layers import Layer, mark, mark_for_children
+from .layers import Layer, in_force, mark, mark_for_children
 from .policy import NAMESPACES
 from .privileges import NOBODY, effective_capabilities
 
@@ -58,13 +58,14 @@ def isolate(namespaces: Iterable[Layer] = NAMESPACES) -> frozenset[Layer]:
     capabilities of its user namespace, for :func:`enter_empty_root`, until :func:`enter` drops them.
 
     Raises:
-        LaunchError: a way that a forked process could go was closed to this one (it has threads).
+        LaunchError: a way that a forked process could go was closed to this one (it has threads); no process could
+            be forked, or none watched, to try a way.
         ValueError: one of ``namespaces`` is not a namespace.
     """
     wanted = frozenset(namespaces)
     if strangers := wanted - NAMESPACES:
         raise ValueError(f"not a namespace: {', '.join(sorted(strangers))}")
-    for way in _ways(frozenset(n for n in wanted if Path("/proc/self/ns", _FLAGS[n][1]).exists())):
+    for way in _ways(_known_here(wanted)):
         if _works(way):
             try:
                 _go(way)
@@ -80,18 +81,44 @@ def unshare(namespace: Layer) -> bool:
     """Move this process, which :func:`isolate` has given the power to, into one more new ``namespace``.
 
     For a process that forks others, of which each is to have its own. Returns ``False``, and changes nothing, where
-    the power is not there.
+    the power is not there. A new mount namespace is for a process that has one: where isolate() found that mounts
+    are refused, another one would be of no use.
+
+    Raises:
+        LaunchError: the process would stay in the namespace that it has, and share it with what is not to.
     """
+    held = in_force()
+    if not held & NAMESPACES or (namespace is Layer.MOUNT_NAMESPACE and namespace not in held):
+        return False
     try:
         syscall("unshare", _FLAGS[namespace][0])
-    except PermissionError:
+    except OSError as error:  # EPERM; ENOSPC: sysctl user.max_net_namespaces and its like
+        if namespace in held:
+            raise LaunchError(
+                f"the process could not get a {namespace} of its own: {error.strerror}"
+            ) from error
         return False
     mark({namespace})
     return True
 
 
+def _known_here(namespaces: frozenset[Layer]) -> frozenset[Layer]:
+    """Those that this kernel has. Without /proc nobody can map a user, nor learn the pid that a process of another
+    pid namespace has outside."""
+    if not Path("/proc/self/ns").exists():
+        return namespaces - {Layer.USER_NAMESPACE, Layer.PID_NAMESPACE}
+    return frozenset(n for n in namespaces if Path("/proc/self/ns", _FLAGS[n][1]).exists())
+
+
 def _ways(namespaces: frozenset[Layer]) -> Iterator[_Way]:
     """Every way to try, the one that gives most first."""
+    yield from _ways_into(namespaces)
+    if Layer.MOUNT_NAMESPACE in namespaces:
+        # Containers refuse mounts (AppArmor's profile of Docker) where they allow namespaces.
+        yield from _ways_into(namespaces - {Layer.MOUNT_NAMESPACE})
+
+
+def _ways_into(namespaces: frozenset[Layer]) -> Iterator[_Way]:
     with_user = namespaces | {Layer.USER_NAMESPACE}
     without_user = namespaces - {Layer.USER_NAMESPACE}
     user, group = os.geteuid(), os.getegid()
@@ -101,8 +128,8 @@ def _ways(namespaces: frozenset[Layer]) -> Iterator[_Way]:
         # that is nobody outside too.
         lines = f"0 0 1\n{NOBODY} {NOBODY} 1\n"
         yield _Way(with_user, lines, lines, mapped_from_outside=True)
-        yield _Way(without_user, "", "", mapped_from_outside=False)
         if _is_machines_root():
+            yield _Way(without_user, "", "", mapped_from_outside=False)
             return  # nobody inside would be root outside
     yield _Way(with_user, f"{NOBODY} {user} 1\n", f"{NOBODY} {group} 1\n", mapped_from_outside=False)
     if powerful:
@@ -110,8 +137,11 @@ def _ways(namespaces: frozenset[Layer]) -> Iterator[_Way]:
 
 
 def _is_machines_root() -> bool:
-    """Whether user 0 here is the machine's, not that of a container in a user namespace."""
-    return Path("/proc/self/uid_map").read_text().split() == ["0", "0", str(2**32 - 1)]
+    """Whether user 0 here is the machine's, not that of a container in a user namespace. Yes, if nobody knows."""
+    try:
+        return Path("/proc/self/uid_map").read_text().split() == ["0", "0", str(2**32 - 1)]
+    except OSError:
+        return True
 
 
 def _works(way: _Way) -> bool:
@@ -186,7 +216,12 @@ def _write_map(process: str, name: str, lines: str) -> None:
 
 def _fork(work: Callable[[], None]) -> int:
     """A child that does ``work`` and ends at once: 0 when it could, 1 when the kernel refused."""
-    child = os.fork()
+    try:
+        child = os.fork()
+    except OSError as error:  # EAGAIN: RLIMIT_NPROC, or the cgroup's pids.max
+        raise LaunchError(
+            f"no process can be forked (see `ulimit -u` and pids.max): {error.strerror}"
+        ) from error
     if child:
         return child
     status = 1
@@ -201,7 +236,15 @@ def _fork(work: Callable[[], None]) -> int:
 
 def _reap(child: int) -> int:
     """Wait for ``child``, not for ever: its exit code, or minus the signal that ended it."""
-    descriptor = os.pidfd_open(child)
+    try:
+        descriptor = os.pidfd_open(child)
+    except OSError as error:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        # Whoever supervises processes needs it too.
+        raise LaunchError(
+            f"pidfd_open() is refused, which Linux has from 5.3 on: {error.strerror}"
+        ) from error
     try:
         poller = select.poll()
         poller.register(descriptor, select.POLLIN)

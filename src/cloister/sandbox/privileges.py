@@ -17,6 +17,7 @@ __all__ = [
     "drop_capabilities",
     "drop_user",
     "effective_capabilities",
+    "filtered",
     "refuse_executable_memory",
     "refuse_to_be_read",
 ]
@@ -26,6 +27,8 @@ NOBODY: Final = 65534  # the kernel's overflow uid and gid; "nobody" and "nogrou
 # include/uapi/linux/prctl.h, capability.h and securebits.h
 _SET_PDEATHSIG: Final = 1
 _SET_DUMPABLE: Final = 4
+_GET_SECCOMP: Final = 21
+_FILTER_MODE: Final = 2  # include/uapi/linux/seccomp.h
 _CAPBSET_READ: Final = 23
 _CAPBSET_DROP: Final = 24
 _SET_SECUREBITS: Final = 28
@@ -57,6 +60,11 @@ def effective_capabilities() -> int:
     header, data = _Header(_CAPABILITY_VERSION_3, 0), (_Data * 2)()
     syscall("capget", ctypes.byref(header), ctypes.byref(data))
     return int(data[0].effective) | int(data[1].effective) << 32
+
+
+def filtered() -> bool:
+    """Whether a seccomp filter holds this process."""
+    return prctl_or_none(_GET_SECCOMP) == _FILTER_MODE
 
 
 def close_ways_back() -> None:
