@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import resource
@@ -15,7 +16,7 @@ from msgspec.structs import replace
 from cloister import sandbox
 from cloister.errors import SandboxUnavailable
 from cloister.sandbox import NAMESPACES, Layer, Limits, Policy, bpf, privileges, seccomp
-from cloister.sandbox.kernel import prctl
+from cloister.sandbox.kernel import libc, prctl
 from tests.sandbox.locked import BASIC, Outcome, Sandbox
 from tests.sandbox.situations import kernel_without
 
@@ -221,6 +222,43 @@ def test_descriptors_beyond_the_limit_cannot_be_had() -> None:
 
     assert run_limited(Limits(), attempt).errno is None
     assert run_limited(Limits(open_files=16), attempt).errno == errno.EMFILE
+
+
+def queue_a_signal() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGRTMIN})
+    if libc.sigqueue(os.getpid(), int(signal.SIGRTMIN), None) != 0:
+        raise OSError(ctypes.get_errno(), "sigqueue")
+
+
+PRIVILEGES: dict[str, tuple[int, int, Callable[[], None]]] = {
+    "pending_signals": (resource.RLIMIT_SIGPENDING, 100, queue_a_signal),
+    "realtime_priority": (
+        resource.RLIMIT_RTPRIO,
+        50,
+        lambda: os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1)),
+    ),
+    "nice": (resource.RLIMIT_NICE, 30, lambda: os.setpriority(os.PRIO_PROCESS, 0, -5)),
+}
+"""Limits that let a user do more than others, and what they let do."""
+
+
+@pytest.mark.parametrize("name", PRIVILEGES)
+def test_what_a_limit_lets_its_user_do_the_process_may_not(name: str) -> None:
+    kind, value, attempt = PRIVILEGES[name]
+    hard = resource.getrlimit(kind)[1]
+    if 0 <= hard < value and not privileges.effective_capabilities() >> 24 & 1:
+        pytest.skip("this user may do little itself, and without CAP_SYS_RESOURCE nobody can let it do more")
+
+    def privilege() -> None:
+        resource.setrlimit(kind, (value, value))
+        without_seccomp()
+
+    def with_limits(limits: Limits) -> Sandbox:
+        policy = replace(BASIC, limits=limits)
+        return Sandbox(policy, isolated=False, switch_off=privilege, allow_degraded=True)
+
+    assert with_limits(Limits()).run(attempt).errno in (errno.EPERM, errno.EACCES, errno.EAGAIN)
+    assert with_limits(Limits(**{name: None})).run(attempt).errno is None
 
 
 def test_processor_time_beyond_the_limit_ends_the_process() -> None:

@@ -134,3 +134,42 @@ def test_trying_leaves_no_process_behind() -> None:
         return "some"
 
     assert run_in_child(work) == "none"
+
+
+EXECUTABLE = 0x0010  # MFD_EXEC of include/uapi/linux/memfd.h
+NOEXEC = Path("/proc/sys/vm/memfd_noexec")
+
+
+def can_make_a_program_in_memory() -> bool:
+    try:
+        os.close(os.memfd_create("program", EXECUTABLE))
+    except PermissionError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not NOEXEC.exists(), reason="sysctl vm.memfd_noexec needs Linux 6.3")
+def test_a_memfd_in_the_new_pid_namespace_is_never_a_program_where_root_started_it() -> None:
+    def first_process() -> bool:
+        sandbox.forbid_executable_memfds()
+        return can_make_a_program_in_memory()
+
+    def work() -> str:
+        sandbox.isolate()
+        return run_in_child(first_process)
+
+    before = NOEXEC.read_text()
+    assert run_in_child(work) == str(os.geteuid() != 0)
+    assert NOEXEC.read_text() == before
+
+
+@pytest.mark.skipif(not NOEXEC.exists(), reason="sysctl vm.memfd_noexec needs Linux 6.3")
+def test_memfds_outside_stay_as_they_are() -> None:
+    before = NOEXEC.read_text()
+
+    def work() -> bool:
+        sandbox.forbid_executable_memfds()
+        return can_make_a_program_in_memory()
+
+    assert run_in_child(work) == "True"
+    assert NOEXEC.read_text() == before

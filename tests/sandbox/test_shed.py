@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from cloister.sandbox import shed
-from cloister.sandbox.kernel import libc
+from cloister.sandbox import Layer, in_force, shed
+from cloister.sandbox.kernel import libc, syscall
 from tests.sandbox.locked import Sandbox
 
 
@@ -103,3 +105,46 @@ def test_a_process_may_shed_again() -> None:
     os.close(answer)
     with os.fdopen(answers) as said:
         assert said.read() == "twice"
+
+
+KEYCTL_READ, SESSION_KEYRING = 11, -3  # include/uapi/linux/keyctl.h
+
+
+def add_a_key_to_the_session() -> int:
+    """Of a session keyring of this process's own, with a key in it; the key's number."""
+    syscall("keyctl", 1, None)
+    return syscall("add_key", b"user", b"cloister-test", b"secret", 6, SESSION_KEYRING)
+
+
+def read_key(key: int) -> str:
+    buffer = ctypes.create_string_buffer(16)
+    try:
+        length = syscall("keyctl", KEYCTL_READ, key, buffer, 16)
+    except OSError as error:
+        return errno.errorcode[error.errno or 0]
+    return buffer.raw[:length].decode()
+
+
+def test_a_key_of_the_users_session_is_out_of_reach() -> None:
+    keys: list[int] = []
+
+    def before() -> None:
+        keys.append(add_a_key_to_the_session())
+        assert read_key(keys[0]) == "secret"
+
+    said = in_fresh_child(lambda: [read_key(keys[0]), Layer.OWN_KEYRING in in_force()], before=before)
+    if not said:
+        pytest.skip("this kernel has no keys, or a container refuses them")
+    assert said == "['EACCES', True]"
+
+
+@pytest.mark.parametrize(("before", "after"), [("0", "300"), ("300", "300"), ("700", "700")])
+def test_it_goes_before_the_program_that_started_it_when_memory_runs_out(before: str, after: str) -> None:
+    score = Path("/proc/self/oom_score_adj")
+
+    def set_it() -> None:
+        score.write_text(before)
+
+    if int(score.read_text()) > int(before):
+        pytest.skip("this program is to go early itself, and may not take that back")
+    assert in_fresh_child(lambda: score.read_text().strip(), before=set_it) == after

@@ -27,6 +27,7 @@ NOTHING: frozenset[Layer] = frozenset()
 EVERY_NAMESPACE = frozenset({*NAMESPACES, Layer.EMPTY_ROOT})
 MOUNTS = frozenset({Layer.MOUNT_NAMESPACE, Layer.EMPTY_ROOT})
 LANDLOCK = frozenset({Layer.LANDLOCK, Layer.LANDLOCK_NETWORK, Layer.LANDLOCK_SCOPE})
+KEYRING = frozenset({Layer.OWN_KEYRING})
 
 
 class Situation(NamedTuple):
@@ -71,11 +72,11 @@ SITUATIONS = {
     "a user where mounts are refused": Situation(
         user(kernel_without("mount", errno.EPERM)), MOUNTS, "apparmor=unconfined", needs_root=False
     ),
-    "root in Docker": Situation(situations.root_in_docker, EVERY_NAMESPACE, "--security-opt seccomp="),
+    "root in Docker": Situation(situations.root_in_docker, EVERY_NAMESPACE | KEYRING, "--security-opt seccomp="),
     "a user in Docker": Situation(
-        situations.user_in_docker, EVERY_NAMESPACE, "--security-opt seccomp=", needs_root=False
+        situations.user_in_docker, EVERY_NAMESPACE | KEYRING, "--security-opt seccomp=", needs_root=False
     ),
-    "a restricted pod": Situation(situations.restricted_pod, EVERY_NAMESPACE, "--security-opt seccomp="),
+    "a restricted pod": Situation(situations.restricted_pod, EVERY_NAMESPACE | KEYRING, "--security-opt seccomp="),
     "root of a container with users of its own": Situation(situations.root_of_a_container),
     "root of a container with no other user": Situation(situations.root_by_itself, needs_root=False),
     "root with a read-only /proc/sys": Situation(situations.read_only("/proc/sys")),
@@ -100,14 +101,14 @@ SITUATIONS = {
     "a container that refuses Landlock": Situation(
         kernel_without("landlock_create_ruleset", errno.EPERM), LANDLOCK, "Docker from 23.0 on", needs_root=False
     ),
-    "a kernel without W xor X, close_range, memfds that never run, mount_setattr": Situation(
+    "a kernel without W xor X, close_range, memfds that never run, keys, mount_setattr": Situation(
         all_of(
             situations.without_mdwe,
             situations.without_noexec_memfds,
-            kernel_without("close_range mount_setattr", errno.ENOSYS),
+            kernel_without("close_range keyctl mount_setattr", errno.ENOSYS),
         ),
-        MOUNTS | {Layer.NO_EXECUTABLE_MEMORY},
-        "apparmor",
+        MOUNTS | KEYRING | {Layer.NO_EXECUTABLE_MEMORY},
+        "CONFIG_KEYS",
         needs_root=False,
     ),
 }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import mmap
 import os
@@ -20,7 +21,9 @@ def create(name: str = "cloister") -> int:
     with descriptors_left():
         try:
             return os.memfd_create(name, flags | MFD_NOEXEC_SEAL)
-        except OSError:  # EINVAL before Linux 6.3
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # before Linux 6.3
+                raise
             return os.memfd_create(name, flags)
 
 

@@ -42,9 +42,11 @@ def main(kind: str) -> int:
     from .start import greet, serve
 
     pid = os.getpid()
-    if sandbox.Layer.PID_NAMESPACE in isolated and (pid := _sibling()):
-        greet(channel, pid)
-        return 0
+    if sandbox.Layer.PID_NAMESPACE in isolated:
+        if pid := _sibling():
+            greet(channel, pid)
+            return 0
+        sandbox.forbid_executable_memfds()
     if pid:
         greet(channel, pid)
     os.environ.update(environment)

@@ -19,7 +19,7 @@ from .layers import ABOUT, Layer, in_force
 from .limits import Limits
 from .lockdown import enter, prepare
 from .machine import LayerStatus, Machine, machine
-from .namespaces import isolate, unshare
+from .namespaces import forbid_executable_memfds, isolate, unshare
 from .policy import NAMESPACES, REQUIRED, Policy, Report
 from .shed import shed
 from .zygote import POLICY as ZYGOTE
@@ -38,6 +38,7 @@ __all__ = [
     "Report",
     "enter",
     "enter_empty_root",
+    "forbid_executable_memfds",
     "in_force",
     "isolate",
     "machine",

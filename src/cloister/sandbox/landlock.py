@@ -1,4 +1,4 @@
-"""Landlock: what files, TCP ports, abstract sockets and signals a process reaches, by the kernel's own objects.
+"""Landlock: what files, ports, sockets of this machine and signals a process reaches, by the kernel's own objects.
 
 Rules bind to inodes, not to names. So a rule on a folder does not cover what a symlink in it points to
 (Debian's font folders hold such symlinks): :func:`~cloister.sandbox.paths.targets` finds those.
@@ -26,14 +26,21 @@ _READ_FILE: Final = 1 << 2
 _READ_DIR: Final = 1 << 3
 _BIND_TCP: Final = 1 << 0
 _CONNECT_TCP: Final = 1 << 1
+_BIND_UDP: Final = 1 << 2
+_CONNECT_SEND_UDP: Final = 1 << 3
 _SCOPE_ABSTRACT_UNIX_SOCKET: Final = 1 << 0
 _SCOPE_SIGNAL: Final = 1 << 1
+_LOG_SAME_EXEC_OFF: Final = 1 << 0
+_TSYNC: Final = 1 << 3
 
 # How many of the file-system rights each version knows, counted from the first: 13 with Linux 5.13, then
-# REFER (5.19), TRUNCATE (6.2) and IOCTL_DEV (6.10).
-_FILE_RIGHTS: Final = ((5, 16), (3, 15), (2, 14), (1, 13))
+# REFER (5.19), TRUNCATE (6.2), IOCTL_DEV (6.10) and RESOLVE_UNIX (7.1): connecting to a socket that has a path.
+_FILE_RIGHTS: Final = ((9, 17), (5, 16), (3, 15), (2, 14), (1, 13))
 _NETWORK_SINCE: Final = 4  # Linux 6.7
 _SCOPE_SINCE: Final = 6  # Linux 6.12
+_LOG_SINCE: Final = 7  # Linux 6.15
+_TSYNC_SINCE: Final = 8  # Linux 7.0
+_UDP_SINCE: Final = 10  # Linux 7.2
 
 
 class _RulesetAttr(ctypes.Structure):
@@ -108,14 +115,20 @@ def forget() -> None:
 
 
 def restrict(version: int, read_paths: tuple[str, ...], *, connects: bool) -> None:
-    """Hold this thread, and all that it starts, for good: it may read ``read_paths`` and what symlinks in them
-    lead to, and with ``connects`` connect TCP sockets. Needs no_new_privs.
+    """Hold this thread (from version 8 on, every thread) and all that it starts, for good: it may read ``read_paths``
+    and what symlinks in them lead to, and with ``connects`` connect TCP sockets and use UDP. Needs no_new_privs.
 
     Raises:
         OSError: the kernel refused (E2BIG: 16 rulesets hold it already).
     """
     prepare(version, read_paths, connects=connects)
-    syscall("landlock_restrict_self", _rulesets[read_paths, connects], 0)
+    flags = 0
+    if version >= _LOG_SINCE:
+        # A page could fill the machine's audit log with what it is denied.
+        flags |= _LOG_SAME_EXEC_OFF
+    if version >= _TSYNC_SINCE:
+        flags |= _TSYNC
+    syscall("landlock_restrict_self", _rulesets[read_paths, connects], flags)
 
 
 def _ruleset(version: int, read_paths: Iterable[str], connects: bool) -> int:
@@ -125,6 +138,8 @@ def _ruleset(version: int, read_paths: Iterable[str], connects: bool) -> int:
     if version >= _NETWORK_SINCE:
         attributes.handled_access_net = _BIND_TCP if connects else _BIND_TCP | _CONNECT_TCP
         size = 16
+    if version >= _UDP_SINCE and not connects:  # to send takes a port of its own, which is binding one
+        attributes.handled_access_net |= _BIND_UDP | _CONNECT_SEND_UDP
     if version >= _SCOPE_SINCE:
         attributes.scoped = _SCOPE_ABSTRACT_UNIX_SOCKET | _SCOPE_SIGNAL
         size = 24

@@ -32,6 +32,7 @@ class Layer(enum.StrEnum):
     DESCRIPTORS = "descriptors"
     ENVIRONMENT = "environment"
     OWN_SESSION = "own_session"
+    OWN_KEYRING = "own_keyring"
     NOT_DUMPABLE = "not_dumpable"
     DIES_WITH_PARENT = "dies_with_parent"
 
@@ -51,7 +52,10 @@ ABOUT: Final[dict[Layer, tuple[str, str]]] = {
     Layer.UNPRIVILEGED_USER: ("2.6", "it is not root; from root it became nobody"),
     Layer.CAPABILITIES: ("2.6.25", "every capability is gone, and cannot come back"),
     Layer.LANDLOCK: ("5.13", "it opens no file but for reading what its policy lists"),
-    Layer.LANDLOCK_NETWORK: ("6.7", "it binds no TCP port, and connects none unless its policy says so"),
+    Layer.LANDLOCK_NETWORK: (
+        "6.7",
+        "it binds no TCP port, and connects none unless its policy says so; from 7.2 on, no UDP port either",
+    ),
     Layer.LANDLOCK_SCOPE: (
         "6.12",
         "it reaches no abstract socket and signals no process outside its sandbox",
@@ -62,6 +66,7 @@ ABOUT: Final[dict[Layer, tuple[str, str]]] = {
     Layer.DESCRIPTORS: ("5.9", "it holds no descriptor but those handed to it"),
     Layer.ENVIRONMENT: ("2.6", "its environment is bare"),
     Layer.OWN_SESSION: ("2.6", "it has no controlling terminal to type into"),
+    Layer.OWN_KEYRING: ("2.6.10", "it possesses none of the keys of its user's session"),
     Layer.NOT_DUMPABLE: ("2.6", "no process of the same user reads or traces it; it leaves no core"),
     Layer.DIES_WITH_PARENT: ("2.6", "it is killed when the process that started it ends"),
 }

@@ -33,12 +33,20 @@ class Limits(msgspec.Struct, frozen=True):
     """Processes and threads of its user: 0 fails every fork and every thread with EAGAIN (RLIMIT_NPROC)."""
     cpu_seconds: int | None = None
     """Seconds of processor time; then SIGKILL (RLIMIT_CPU)."""
-    core: int | None = 0
-    """Bytes of a core dump: it would write what the page knew to the disk (RLIMIT_CORE)."""
+    core: int | None = 1
+    """Bytes of a core dump: it would write what the page knew to the disk (RLIMIT_CORE). 1, not 0: the kernel does not
+    look at the limit where `core_pattern` is a pipe (systemd-coredump, apport), except that 1 means none there too
+    (do_coredump, fs/coredump.c, since Linux 2.6.32)."""
     locked_memory: int | None = 0
     """Bytes kept from being swapped (RLIMIT_MEMLOCK)."""
     message_queues: int | None = 0
     """Bytes in POSIX message queues (RLIMIT_MSGQUEUE)."""
+    pending_signals: int | None = 0
+    """Signals of its user that wait with their data (RLIMIT_SIGPENDING): 0 leaves the usual ones, and no timers."""
+    realtime_priority: int | None = 0
+    """Highest priority of real-time scheduling (RLIMIT_RTPRIO): desktops give their users some, for sound."""
+    nice: int | None = 0
+    """20 minus the lowest nice value that it may take (RLIMIT_NICE)."""
 
     def apply(self) -> None:
         """Set them in this process. A limit that is already lower stays.
@@ -57,6 +65,9 @@ class Limits(msgspec.Struct, frozen=True):
             (resource.RLIMIT_CORE, self.core),
             (resource.RLIMIT_MEMLOCK, self.locked_memory),
             (resource.RLIMIT_MSGQUEUE, self.message_queues),
+            (resource.RLIMIT_SIGPENDING, self.pending_signals),
+            (resource.RLIMIT_RTPRIO, self.realtime_priority),
+            (resource.RLIMIT_NICE, self.nice),
         ):
             if value is not None:
                 _lower(kind, value)

@@ -101,6 +101,7 @@ class Machine(msgspec.Struct, frozen=True):
             Layer.LANDLOCK_SCOPE: f"Landlock is of version {self.landlock_abi}",
             Layer.SECCOMP: f"there are no filters, or Cloister can write none for {self.architecture}",
             Layer.UNPRIVILEGED_USER: "this root may not become another user (CAP_SETUID, CAP_SETGID)",
+            Layer.OWN_KEYRING: "there are no keys (CONFIG_KEYS), or a container refuses keyctl(2)",
         }
         return own.get(layer, f"Linux {self.kernel} refused it")
 

@@ -7,6 +7,7 @@ the first step was taken; so each way is tried in a forked process first, which 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
@@ -24,7 +25,7 @@ from .layers import Layer, in_force, mark, mark_for_children
 from .policy import NAMESPACES
 from .privileges import NOBODY, effective_capabilities
 
-__all__ = ["isolate", "unshare"]
+__all__ = ["forbid_executable_memfds", "isolate", "unshare"]
 
 # include/uapi/linux/sched.h, and the name in /proc/self/ns
 _FLAGS: Final = {
@@ -100,6 +101,17 @@ def unshare(namespace: Layer) -> bool:
         return False
     mark({namespace})
     return True
+
+
+def forbid_executable_memfds() -> None:
+    """In the first process of a new pid namespace: no memfd in it can be run as a program, nor mapped as code. Only
+    for a process that was started as root; elsewhere it changes nothing. A second layer: seccomp denies execve(2).
+    """
+    if Layer.PID_NAMESPACE in in_force():
+        with contextlib.suppress(
+            OSError
+        ):  # before Linux 6.3; a /proc/sys that is read-only, or not this user's
+            Path("/proc/sys/vm/memfd_noexec").write_text("2")
 
 
 def _known_here(namespaces: frozenset[Layer]) -> frozenset[Layer]:

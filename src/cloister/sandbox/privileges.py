@@ -18,6 +18,7 @@ __all__ = [
     "drop_user",
     "effective_capabilities",
     "filtered",
+    "leave_session_keyring",
     "refuse_executable_memory",
     "refuse_to_be_read",
 ]
@@ -37,6 +38,7 @@ _CAP_AMBIENT_CLEAR_ALL: Final = 4
 _SET_MDWE: Final = 65  # Linux 6.3
 _MDWE_REFUSE_EXEC_GAIN: Final = 1
 _CAPABILITY_VERSION_3: Final = 0x20080522
+_JOIN_SESSION_KEYRING: Final = 1  # include/uapi/linux/keyctl.h
 _CAP_SETGID: Final = 6
 _CAP_SETUID: Final = 7
 # NOROOT and NO_CAP_AMBIENT_RAISE on, NO_SETUID_FIXUP and KEEP_CAPS off, all of them locked so.
@@ -121,6 +123,19 @@ def drop_capabilities() -> bool:
     header, data = _Header(_CAPABILITY_VERSION_3, 0), (_Data * 2)()
     syscall("capset", ctypes.byref(header), ctypes.byref(data))
     return effective_capabilities() == 0
+
+
+def leave_session_keyring() -> bool:
+    """Be in a session keyring of its own that nobody else has and that is empty, with all that it forks: it possesses
+    no key of its user's session (keyrings(7)). Whether the kernel, and the container around it, allow that.
+    """
+    try:
+        syscall("keyctl", _JOIN_SESSION_KEYRING, None)
+    except OSError:
+        # ENOSYS: not built in. EPERM: a container, as keys know nothing of it. EDQUOT: its user has as many keys as
+        # it may.
+        return False
+    return True
 
 
 def die_with_parent() -> None:

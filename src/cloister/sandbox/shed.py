@@ -6,9 +6,10 @@ import errno
 import os
 import stat
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Final
 
-from . import landlock
+from . import landlock, privileges
 from .kernel import libc, syscall
 from .layers import Layer, in_force, mark
 
@@ -17,6 +18,8 @@ __all__ = ["shed"]
 # Nothing here tells anything about the user but the language and the time zone, which dates are written in.
 _KEPT_VARIABLES: Final = ("LANG", "LC_ALL", "LC_CTYPE", "TZ")
 _LAST_DESCRIPTOR: Final = 2**32 - 1  # close_range(2): the whole table
+# Of 1000; a program's own is 0 as a rule. What is lost with a child comes back (proc_pid_oom_score_adj(5)).
+_FIRST_TO_GO: Final = 300
 
 
 def shed(keep: Iterable[int]) -> None:
@@ -24,7 +27,8 @@ def shed(keep: Iterable[int]) -> None:
 
     Standard input reads nothing and standard output goes nowhere; standard error stays what it was, so that a
     crash can be told. Every other descriptor is closed. The environment is emptied but for the language and the
-    time zone. The process is in a session without a terminal, in the root folder, with umask 077.
+    time zone. The process is in a session without a terminal and without a key, in the root folder, with umask 077;
+    when memory runs out, the kernel ends it before the program that started it.
 
     The strings of the environment that the process was *started* with stay in its memory: what starts a process
     with a new program should pass a bare environment.
@@ -44,9 +48,13 @@ def shed(keep: Iterable[int]) -> None:
     os.chdir("/")
     # Forked from one that did this, it is in a session without a terminal already; and not being its leader, it
     # could not get one either.
-    if Layer.OWN_SESSION not in in_force() and os.getsid(0) != os.getpid():
-        os.setsid()
-    mark({Layer.OWN_SESSION})
+    if Layer.OWN_SESSION not in in_force():
+        if os.getsid(0) != os.getpid():
+            os.setsid()
+        mark({Layer.OWN_SESSION})
+        if privileges.leave_session_keyring():
+            mark({Layer.OWN_KEYRING})
+        _be_first_to_go()
 
 
 def _silence() -> None:
@@ -83,6 +91,16 @@ def _close_range(first: int, last: int) -> None:
         if error.errno != errno.ENOSYS:  # Linux 5.9
             raise
         os.closerange(first, min(last + 1, os.sysconf("SC_OPEN_MAX")))
+
+
+def _be_first_to_go() -> None:
+    score = Path("/proc/self/oom_score_adj")
+    try:
+        if int(score.read_text()) < _FIRST_TO_GO:
+            score.write_text(str(_FIRST_TO_GO))
+    except OSError:
+        # No /proc, or a read-only one. It is a preference, not a wall.
+        return
 
 
 def _empty_environment() -> None:
