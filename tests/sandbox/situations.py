@@ -85,8 +85,9 @@ without_mdwe = filtered({"prctl": bpf.Rule(_not_exactly(0, _SET_MDWE), bpf.deny(
 without_noexec_memfds = kernel_without("memfd_create", errno.EINVAL, bpf.Check(1, 0, mask=8))
 apparmor_of_old = kernel_without("unshare", errno.EACCES, bpf.Check(0, 0, mask=NEW_USER))
 """A user namespace cannot be made."""
-apparmor_of_ubuntu = kernel_without(
-    "mount umount2 pivot_root mount_setattr sethostname setdomainname setns", errno.EPERM
+apparmor_of_ubuntu = all_of(
+    kernel_without("unshare", errno.EPERM, bpf.Check(0, 0, mask=_NAMESPACE_FLAGS & ~NEW_USER)),
+    kernel_without("mount umount2 pivot_root mount_setattr sethostname setdomainname setns", errno.EPERM),
 )
 """A user namespace can be made, and has no capabilities in it: what stands between is the calls that need them."""
 
@@ -103,6 +104,12 @@ _DOCKERS_FILTER = all_of(
         "unshare userfaultfd",
         errno.EPERM,
     ),
+)
+# What Podman's refuses them (https://github.com/containers/common/blob/main/pkg/seccomp/seccomp.json)
+_PODMANS_FILTER = kernel_without(
+    "acct bpf fanotify_init init_module kcmp kexec_load mbind open_by_handle_at perf_event_open process_madvise "
+    "process_vm_readv ptrace quotactl set_mempolicy setdomainname sethostname setns swapon userfaultfd",
+    errno.EPERM,
 )
 # CHOWN DAC_OVERRIDE FOWNER FSETID KILL SETGID SETUID SETPCAP NET_BIND_SERVICE NET_RAW SYS_CHROOT MKNOD AUDIT_WRITE
 # SETFCAP: what Docker leaves root with
@@ -243,6 +250,7 @@ def everybody_reads_python() -> None:
 
 
 root_in_docker = all_of(read_only("/proc/sys"), keeping_capabilities(*_DOCKERS_CAPABILITIES), _DOCKERS_FILTER)
+root_in_podman = all_of(root_of_a_container, keeping_capabilities(*_DOCKERS_CAPABILITIES), _PODMANS_FILTER)
 user_in_docker = all_of(some_user, _DOCKERS_FILTER)
 restricted_pod = all_of(
     everybody_reads_python,

@@ -76,6 +76,9 @@ SITUATIONS = {
     "a user in Docker": Situation(
         situations.user_in_docker, EVERY_NAMESPACE | KEYRING, "--security-opt seccomp=", needs_root=False
     ),
+    "root in rootless Podman": Situation(
+        situations.root_in_podman, frozenset({Layer.UTS_NAMESPACE}), "Podman takes another"
+    ),
     "a restricted pod": Situation(situations.restricted_pod, EVERY_NAMESPACE | KEYRING, "--security-opt seccomp="),
     "root of a container with users of its own": Situation(situations.root_of_a_container),
     "root of a container with no other user": Situation(situations.root_by_itself, needs_root=False),

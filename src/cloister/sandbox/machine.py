@@ -52,6 +52,9 @@ _MOUNTS_REFUSED: Final = (
     "mounts are refused, by AppArmor or by a seccomp filter; in Docker, `--security-opt apparmor=unconfined` may "
     "allow them"
 )
+_NAMES_REFUSED: Final = (
+    "a seccomp filter refuses sethostname; Podman takes another by `--security-opt seccomp=FILE`"
+)
 
 
 class LayerStatus(msgspec.Struct, frozen=True):
@@ -106,20 +109,23 @@ class Machine(msgspec.Struct, frozen=True):
         return own.get(layer, f"Linux {self.kernel} refused it")
 
     def _why_no_namespace(self, layer: Layer) -> str:
-        if not Path("/proc/self/ns").exists():
-            return "/proc is not mounted"
-        if layer is Layer.NETWORK_NAMESPACE and _read("/proc/sys/user/max_net_namespaces") == "0":
-            return (
-                "sysctl user.max_net_namespaces is 0; `sysctl -w user.max_net_namespaces=15000` allows them"
-            )
-        if layer in (Layer.MOUNT_NAMESPACE, Layer.EMPTY_ROOT) and Layer.PID_NAMESPACE in self.available:
-            return _MOUNTS_REFUSED
-        for whom, switch, off, sentence in _SWITCHES:
-            if _read(switch) == off and (whom == "everybody" or os.geteuid() != 0):
-                return sentence
-        if privileges.filtered():
-            return _FILTERED
-        return "the kernel, or the container that this runs in, refuses new namespaces to this user"
+        some = Layer.IPC_NAMESPACE in self.available
+        reasons = (
+            (not Path("/proc/self/ns").exists(), "/proc is not mounted"),
+            (
+                layer is Layer.NETWORK_NAMESPACE and _read("/proc/sys/user/max_net_namespaces") == "0",
+                "sysctl user.max_net_namespaces is 0; `sysctl -w user.max_net_namespaces=15000` allows them",
+            ),
+            (some and layer in (Layer.MOUNT_NAMESPACE, Layer.EMPTY_ROOT), _MOUNTS_REFUSED),
+            (some and layer is Layer.UTS_NAMESPACE, _NAMES_REFUSED),
+            *(
+                (_read(switch) == off and (whom == "everybody" or os.geteuid() != 0), sentence)
+                for whom, switch, off, sentence in _SWITCHES
+            ),
+            (privileges.filtered(), _FILTERED),
+            (True, "the kernel, or the container that this runs in, refuses new namespaces to this user"),
+        )
+        return next(sentence for holds, sentence in reasons if holds)
 
 
 def machine() -> Machine:

@@ -69,12 +69,12 @@ def isolate(namespaces: Iterable[Layer] = NAMESPACES) -> frozenset[Layer]:
     for way in _ways(_known_here(wanted)):
         if _works(way):
             try:
-                _go(way)
+                got = _go(way)
             except OSError as error:
                 raise LaunchError(f"the process could not enter its namespaces: {error}") from error
-            mark(way.namespaces - {Layer.PID_NAMESPACE})
-            mark_for_children(way.namespaces & {Layer.PID_NAMESPACE})
-            return way.namespaces
+            mark(got - {Layer.PID_NAMESPACE})
+            mark_for_children(got & {Layer.PID_NAMESPACE})
+            return got
     return frozenset()
 
 
@@ -168,7 +168,8 @@ def _works(way: _Way) -> bool:
     return _reap(_fork(attempt)) == 0
 
 
-def _go(way: _Way) -> None:
+def _go(way: _Way) -> frozenset[Layer]:
+    """Enter the namespaces of ``way``; those that are of use."""
     flags = 0
     for namespace in way.namespaces:
         flags |= _FLAGS[namespace][0]
@@ -184,8 +185,14 @@ def _go(way: _Way) -> None:
     if way.uid_map:
         _forbid_nesting()
     if Layer.UTS_NAMESPACE in way.namespaces:
-        socket.sethostname("localhost")
+        try:
+            socket.sethostname("localhost")
+        except (
+            PermissionError
+        ):  # Podman's seccomp profile; the new namespace has a copy of the machine's name
+            return way.namespaces - {Layer.UTS_NAMESPACE}
         libc.setdomainname(b"(none)", 6)  # the kernel's own default
+    return way.namespaces
 
 
 def _unshare_mapped_from_outside(flags: int, way: _Way) -> None:
