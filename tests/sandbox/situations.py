@@ -83,13 +83,11 @@ def _not_exactly(argument: int, value: int) -> tuple[bpf.Alternative, ...]:
 
 without_mdwe = filtered({"prctl": bpf.Rule(_not_exactly(0, _SET_MDWE), bpf.deny(errno.EINVAL))})
 without_noexec_memfds = kernel_without("memfd_create", errno.EINVAL, bpf.Check(1, 0, mask=8))
-apparmor_of_old = kernel_without("unshare", errno.EACCES, bpf.Check(0, 0, mask=NEW_USER))
-"""A user namespace cannot be made."""
-apparmor_of_ubuntu = all_of(
+_no_user_namespace = kernel_without("unshare", errno.EPERM, bpf.Check(0, 0, mask=NEW_USER))
+_no_power_in_user_namespaces = all_of(
     kernel_without("unshare", errno.EPERM, bpf.Check(0, 0, mask=_NAMESPACE_FLAGS & ~NEW_USER)),
     kernel_without("mount umount2 pivot_root mount_setattr sethostname setdomainname setns", errno.EPERM),
 )
-"""A user namespace can be made, and has no capabilities in it: what stands between is the calls that need them."""
 
 # What Docker's default profile allows nobody without CAP_SYS_ADMIN and its like
 # (https://github.com/moby/profiles/blob/main/seccomp/default.json)
@@ -249,6 +247,23 @@ def everybody_reads_python() -> None:
         os.close(tree)
 
 
+def switch(name: str, value: str) -> Make:
+    """On a kernel that has the sysctl ``kernel.NAME``; what it does, something else has to do."""
+
+    def make() -> None:
+        own_mounts()
+        _mount("tmpfs", "/proc/sys/kernel", "tmpfs", 0, b"mode=0755")
+        Path("/proc/sys/kernel", name).write_text(value)
+
+    return make
+
+
+user_of_debian_10 = all_of(switch("unprivileged_userns_clone", "0"), some_user, _no_user_namespace)
+"""Nobody but root can make a user namespace."""
+user_of_ubuntu_24_04 = all_of(
+    switch("apparmor_restrict_unprivileged_userns", "1"), some_user, _no_power_in_user_namespaces
+)
+"""A user namespace can be made, and AppArmor takes the capabilities in it."""
 root_in_docker = all_of(read_only("/proc/sys"), keeping_capabilities(*_DOCKERS_CAPABILITIES), _DOCKERS_FILTER)
 root_in_podman = all_of(root_of_a_container, keeping_capabilities(*_DOCKERS_CAPABILITIES), _PODMANS_FILTER)
 user_in_docker = all_of(some_user, _DOCKERS_FILTER)

@@ -108,7 +108,7 @@ def test_degraded_goes_on_without_landlock_and_names_it() -> None:
     assert "seccomp" in outcome.layers
 
 
-@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOSPC])
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EACCES, errno.ENOSPC])
 def test_where_namespaces_are_refused_the_process_runs_without_them_and_says_so(number: int) -> None:
     outcome = Sandbox(before=kernel_without("unshare", number)).run(os.getuid)
     assert outcome.refused is None

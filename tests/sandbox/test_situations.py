@@ -62,11 +62,13 @@ SITUATIONS = {
         frozenset({Layer.NETWORK_NAMESPACE}),
         "`sysctl -w user.max_net_namespaces=15000`",
     ),
-    "AppArmor that refuses user namespaces": Situation(
-        user(situations.apparmor_of_old), EVERY_NAMESPACE, "seccomp filter", needs_root=False
+    "a user of Debian 10": Situation(
+        situations.user_of_debian_10, EVERY_NAMESPACE, "`sysctl -w kernel.unprivileged_userns_clone=1`"
     ),
-    "AppArmor that takes the powers of user namespaces": Situation(
-        user(situations.apparmor_of_ubuntu), EVERY_NAMESPACE, "seccomp filter", needs_root=False
+    "a user of Ubuntu 24.04": Situation(
+        situations.user_of_ubuntu_24_04,
+        EVERY_NAMESPACE,
+        "`sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`",
     ),
     "root where mounts are refused": Situation(kernel_without("mount", errno.EACCES), MOUNTS, "apparmor=unconfined"),
     "a user where mounts are refused": Situation(
