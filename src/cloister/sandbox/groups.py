@@ -135,13 +135,14 @@ _INHERITED_SOCKETS: Final[Group] = (
     _any("sendmsg recvmsg sendto recvfrom shutdown poll", "sockets that it was handed, already connected"),
     _any("getsockname getpeername", "what is at their two ends"),
     _some("getsockopt", _one_of(1, _SOL_SOCKET, _IPPROTO_TCP), "their errors and their buffers"),
-    # SO_SNDBUF, SO_RCVBUF, SO_KEEPALIVE, SO_LINGER; TCP_NODELAY, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT,
-    # TCP_USER_TIMEOUT. Not the rest: much of setsockopt's code is reached by nothing else (TCP_ULP,
-    # CVE-2023-0461; netfilter's tables, CVE-2021-22555).
+    # SO_SNDBUF, SO_RCVBUF, SO_KEEPALIVE; TCP_NODELAY, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT, TCP_USER_TIMEOUT.
+    # Not SO_LINGER: it makes close(2) wait, for 18 hours, whoever closes the socket last, and that is whoever it
+    # was sent to. Not the rest: much of setsockopt's code is reached by nothing else (TCP_ULP, CVE-2023-0461;
+    # netfilter's tables, CVE-2021-22555).
     _some(
         "setsockopt",
-        (*_socket_options(_SOL_SOCKET, 7, 8, 9, 13), *_socket_options(_IPPROTO_TCP, 1, 4, 5, 6, 18)),
-        "buffers, keep-alive, lingering, Nagle; no other option",
+        (*_socket_options(_SOL_SOCKET, 7, 8, 9), *_socket_options(_IPPROTO_TCP, 1, 4, 5, 6, 18)),
+        "buffers, keep-alive, Nagle; no other option",
     ),
     _some("ioctl", _one_of(1, _FIONREAD, _FIONBIO), "make them non-blocking"),
     _some("fcntl", _one_of(1, 3, 4), "the same, the other way (F_GETFL, F_SETFL)"),
