@@ -30,8 +30,9 @@ __all__ = [
     "Start",
 ]
 
-Kind = Annotated[str, Meta(pattern=r"^[a-z][a-z_]{0,31}$")]
-ModuleName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_.]{0,127}$")]
+# \Z, as $ would allow a line feed at the end.
+Kind = Annotated[str, Meta(pattern=r"^[a-z][a-z_]{0,31}\Z")]
+ModuleName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_.]{0,127}\Z")]
 StartOptions = Annotated[bytes, Meta(max_length=32 * 1024)]
 ChannelCount = Annotated[int, Meta(ge=0, le=6)]
 

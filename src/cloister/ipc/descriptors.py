@@ -94,6 +94,8 @@ def _is_socket(fd: int) -> bool:
 
 
 def _is_pidfd(fd: int) -> bool:
+    if stat.S_ISDIR(os.fstat(fd).st_mode):  # a folder /proc/PID is taken for one by the call, and by no other
+        return False
     try:
         signal.pidfd_send_signal(fd, 0)  # EBADF for what is not a pidfd; ESRCH and EPERM for one
     except (ProcessLookupError, PermissionError):
@@ -104,12 +106,12 @@ def _is_pidfd(fd: int) -> bool:
 
 
 def _is_readable_file(fd: int) -> bool:
-    mode = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE
+    mode = fcntl.fcntl(fd, fcntl.F_GETFL) & (os.O_ACCMODE | os.O_PATH)
     return mode == os.O_RDONLY and stat.S_ISREG(os.fstat(fd).st_mode)
 
 
 def _is_pipe(fd: int) -> bool:
-    mode = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE
+    mode = fcntl.fcntl(fd, fcntl.F_GETFL) & (os.O_ACCMODE | os.O_PATH)
     return mode == os.O_WRONLY and stat.S_ISFIFO(os.fstat(fd).st_mode)
 
 
