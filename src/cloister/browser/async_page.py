@@ -39,6 +39,7 @@ from ..interfaces.web_content import (
     TextFormat,
 )
 from ..ipc import Descriptors, blob
+from ..ipc.codec import decoded
 from ..process import ChildProcess
 from ..process.handle import UNWANTED
 from ..process.supervisor import HealthEvent
@@ -75,7 +76,7 @@ _MAX_PDF = 512 * 2**20
 
 PageEvent = Literal["crash", "progress", "unresponsive", "responsive"]
 R = TypeVar("R", bound=Reply)
-_LINKS = msgspec.msgpack.Decoder(web_content.LinkList)
+_LINKS: msgspec.msgpack.Decoder[tuple[web_content.Link, ...]] = msgspec.msgpack.Decoder(web_content.LinkList)
 
 
 class AsyncPage:
@@ -396,10 +397,11 @@ class AsyncPage:
             await self._document(deadline, timeout)
             reply, fds = await self._ask(GetLinks(), deadline=deadline, timeout=timeout)
             data = self._unpack(reply.body, fds, _MAX_LINKS)
-        try:
-            return [Link(link.url, link.text) for link in _LINKS.decode(data)]
-        except msgspec.DecodeError as error:
-            raise self._punish(BadMessage(f"the links of the page do not decode: {error}")) from None
+            try:
+                found = decoded(_LINKS, data, "the list of links")
+            except BadMessage as error:
+                raise self._punish(error) from None
+        return [Link(link.url, link.text) for link in found]
 
     async def title(self) -> str:
         """The document's title, or an empty string."""

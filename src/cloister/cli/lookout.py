@@ -24,6 +24,7 @@ from cloister.interfaces.monitor import (
     ReloadPage,
 )
 from cloister.ipc import Connection, blob
+from cloister.ipc.codec import decoded
 
 __all__ = ["Lookout", "Seen"]
 
@@ -31,7 +32,7 @@ _PATIENCE = 2.0
 """Seconds in which a browser says what runs. It takes some milliseconds for each process."""
 _RELOAD = 35.0
 """Seconds for a page to be loaded again: its own time is 30."""
-_ROWS = msgspec.msgpack.Decoder(ProcessRows)
+_ROWS: msgspec.msgpack.Decoder[tuple[ProcessRow, ...]] = msgspec.msgpack.Decoder(ProcessRows)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,10 +116,10 @@ class Lookout:
         connection = self._connections[name]
         try:
             reply, fds = await connection.request(GetProcesses(), timeout=_PATIENCE)
-            rows: tuple[ProcessRow, ...] = _ROWS.decode(blob.unpack(reply.body, fds, MAX_TABLE))
+            rows = decoded(_ROWS, blob.unpack(reply.body, fds, MAX_TABLE), "the table")
         except TimeoutError:
             return (ProcessRow("browser", int(name.partition("-")[0]), "unresponsive"),)
-        except (ProcessError, RequestFailed, msgspec.DecodeError):  # it ends, or it is no browser of ours
+        except (ProcessError, RequestFailed):  # it ends, or it is no browser of ours
             connection.close()
             return ()
         return rows

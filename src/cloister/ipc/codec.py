@@ -5,14 +5,16 @@ from __future__ import annotations
 import enum
 import functools
 import struct
-from typing import Any, Union
+from typing import Any, TypeVar, Union
 
 import msgspec
 
-from ..errors import BadMessage
+from ..errors import BadMessage, printable
 from ..interfaces.base import MAX_PACKET, Event, FailureCode, Interface, Message, Reply, Request
 
-__all__ = ["Codec", "Packet", "codec", "failure_code"]
+__all__ = ["Codec", "Packet", "codec", "decoded", "failure_code"]
+
+T = TypeVar("T")
 
 _HEADER = struct.Struct("<BI")
 
@@ -62,18 +64,17 @@ class Codec:
             packet = Packet(first)
         except ValueError:
             raise BadMessage(f"a packet of unknown type {first} came on {self.interface.name}") from None
+        if (request_id == 0) is not (packet is Packet.EVENT):
+            raise BadMessage(f"a {packet.name} with number {request_id} came on {self.interface.name}")
         if packet is Packet.CANCEL:
             if len(data) != _HEADER.size:
                 raise BadMessage(f"a cancellation with a body came on {self.interface.name}")
             return packet, request_id, None
         if self._decoder is None:
             raise BadMessage(f"a message came on {self.interface.name} from a side that sends none")
-        try:
-            message: Message = self._decoder.decode(memoryview(data)[_HEADER.size :])
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise BadMessage(
-                f"a message came on {self.interface.name} that does not decode: {error}"
-            ) from None
+        message: Message = decoded(
+            self._decoder, memoryview(data)[_HEADER.size :], f"a message came on {self.interface.name} that"
+        )
         if not isinstance(message, _SHAPE[packet]):
             raise BadMessage(f"{type(message).__name__} came on {self.interface.name} as a {packet.name}")
         return packet, request_id, message
@@ -83,6 +84,15 @@ class Codec:
 def codec(interface: Interface, side: str) -> Codec:
     """The codec of one side of an interface; building a decoder costs half a millisecond, so once."""
     return Codec(interface, side)
+
+
+def decoded(decoder: msgspec.msgpack.Decoder[T], data: bytes | memoryview, what: str) -> T:
+    """``data`` as the decoder's type, or a :class:`BadMessage` which says that ``what`` "does not decode"."""
+    try:
+        return decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        # It quotes the peer: an unknown name is in it as it came, however long.
+        raise BadMessage(f"{what} does not decode: {printable(str(error), 200)}") from None
 
 
 def failure_code(text: str) -> FailureCode:
