@@ -22,14 +22,16 @@ def pack(data: bytes | bytearray | memoryview) -> tuple[Blob, list[int]]:
 
 def unpack(blob: Blob, fds: Descriptors, limit: int) -> bytes:
     """The bytes, copied out of the peer's reach. More than ``limit`` is a :class:`BadMessage`: the peer was told."""
-    if blob.size > limit:
-        raise BadMessage(f"{blob.size} bytes came where at most {limit} were asked for")
-    if blob.inline is not None:
+    try:
+        if blob.size > limit:
+            raise BadMessage(f"{blob.size} bytes came where at most {limit} were asked for")
+        if blob.inline is None:
+            return memory.read_sealed(
+                fds.borrow()[-1], blob.size
+            )  # it comes after the message's own descriptors
         if len(blob.inline) != blob.size:
             raise BadMessage(f"{len(blob.inline)} bytes came where {blob.size} were announced")
         return blob.inline
-    fd = fds.take(len(fds) - 1)  # after the message's own descriptors
-    try:
-        return memory.read_sealed(fd, blob.size)
     finally:
-        os.close(fd)
+        if blob.inline is None:
+            os.close(fds.take(len(fds) - 1))  # now, also where whoever keeps the error keeps this frame
