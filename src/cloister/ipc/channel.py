@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import errno
 import socket
 
 from ..errors import BadMessage, ChannelClosed, descriptors_left
@@ -19,6 +20,10 @@ _SEND = int(socket.MSG_NOSIGNAL)
 _RECEIVE = int(socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT)
 _DATA_CUT = int(socket.MSG_TRUNC)
 _DESCRIPTORS_CUT = int(socket.MSG_CTRUNC)
+
+# What sendmsg(2) says of a peer that is there, and of this system: no memory for a packet, or this user has more
+# descriptors in flight than RLIMIT_NOFILE (too_many_unix_fds() in net/core/scm.c), which another process may have done.
+_NO_ROOM = frozenset((errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS))
 
 _CONTROL_SPACE = socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize)
 
@@ -53,7 +58,8 @@ class Channel:
     def send(self, data: bytes, fds: list[int] | tuple[int, ...] = ()) -> None:
         """Send one packet; the descriptors stay the caller's.
 
-        Raises BlockingIOError while the peer does not read, ChannelClosed when it is gone.
+        Raises BlockingIOError while the peer does not read (its errno is EAGAIN) or the system has no room for the
+        packet, ChannelClosed when the peer is gone.
         """
         if len(data) > MAX_PACKET or len(fds) > MAX_DESCRIPTORS:
             raise ValueError(f"a packet of {len(data)} bytes and {len(fds)} descriptors is too large to send")
@@ -63,6 +69,8 @@ class Channel:
         except BlockingIOError:
             raise
         except OSError as error:
+            if error.errno in _NO_ROOM:
+                raise BlockingIOError(error.errno, "the system has no room for a packet") from error
             raise ChannelClosed("the other end of the channel is gone") from error
 
     def receive(self) -> tuple[bytes, Descriptors]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import errno
 import logging
 import select
 import time
@@ -32,10 +33,12 @@ answer. A peer beyond it is flooding, or has stopped answering."""
 MAX_QUEUED = 1024
 """Packets that wait because the peer does not read. Beyond it the peer is taken for dead."""
 EVENTS_PER_SECOND = 1000
-"""Events that the peer may send, on average and at once. Nothing that a user could see changes more often than
-the 60 times a second of a screen; a peer beyond it is flooding."""
+"""Events and cancellations that the peer may send, on average and at once. Nothing that a user could see changes more
+often than the 60 times a second of a screen; a peer beyond it is flooding."""
 _REMEMBERED = 32
 """Messages whose names are kept, to say what was going on when a process ended."""
+_RETRY_AFTER = 0.01
+"""Seconds until a packet for which the system had no room is tried again."""
 _BATCH = 64
 """Packets handled before other work of the loop gets its turn."""
 
@@ -77,6 +80,9 @@ class Connection:
         self._queue: collections.deque[tuple[bytes, Descriptors]] = collections.deque()
         self._is_blocked = False
         """Whether the loop tells when the peer reads again."""
+        self._retry: asyncio.TimerHandle | None = None
+        self._is_deaf = False
+        """Whether the peer takes no more; what it sent before is still to be read."""
         self._error: Exception | None = None
         self._events_left = float(EVENTS_PER_SECOND)
         self._events_at = self._loop.time()
@@ -211,19 +217,29 @@ class Connection:
             data, owned = self._queue[0]
             try:
                 self._channel.send(data, owned.borrow())
-            except BlockingIOError:
-                self._loop.add_writer(self._channel.fileno(), self._flush)
-                self._is_blocked = True
+            except BlockingIOError as error:
+                if error.errno == errno.EAGAIN:
+                    self._loop.add_writer(self._channel.fileno(), self._flush)
+                    self._is_blocked = True
+                elif self._retry is None:
+                    self._retry = self._loop.call_later(_RETRY_AFTER, self._flush_again)
                 return
             except ChannelClosed:
-                # What the peer sent before it went is still to be read; the reader ends the connection.
+                # What the peer sent before it went is still to be read; the reader ends the connection, also when
+                # the peer has only ended its reading (shutdown(2)).
                 self._queue.clear()
+                self._is_deaf = True
+                self._loop.call_soon(self._on_readable)
                 break
             self._queue.popleft()
             owned.close()
         if self._is_blocked and not self.closed:
             self._loop.remove_writer(self._channel.fileno())
             self._is_blocked = False
+
+    def _flush_again(self) -> None:
+        self._retry = None
+        self._flush()
 
     # ── receiving ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -238,8 +254,11 @@ class Connection:
                 except BaseException:
                     fds.close()  # now: whoever keeps the error keeps the frames that hold them
                     raise
+            if self._is_deaf:
+                self._loop.call_soon(self._on_readable)  # as nobody else may call
         except BlockingIOError:
-            return
+            if self._is_deaf:
+                self._end(None)
         except ChannelClosed:
             self._end(None)
         except BadMessage as error:
@@ -265,8 +284,10 @@ class Connection:
             self._work(request_id, message, fds)
         elif packet is Packet.REPLY and message is not None:
             self._answered(request_id, cast("Reply", message), fds)
-        elif request_id in self._working:
-            self._working[request_id].cancel()
+        else:
+            self._count_event()
+            if request_id in self._working:
+                self._working[request_id].cancel()
 
     def _took_no_descriptors(self, packet: Packet, request_id: int, error: OutOfDescriptors) -> None:
         """A message without its descriptors is worth nothing; whoever waits for it is told why."""
@@ -389,6 +410,8 @@ class Connection:
         self._loop.remove_writer(fd)
         self._channel.close()
         self._queue.clear()
+        if self._retry is not None:
+            self._retry.cancel()
         for _, future in self._waiting.values():
             if not future.done():
                 future.set_exception(self._gone())

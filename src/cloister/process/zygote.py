@@ -7,10 +7,12 @@ requests; and they never see a byte from outside.
 
 from __future__ import annotations
 
+import errno
 import gc
 import importlib
 import os
 import select
+import time
 from types import ModuleType
 from typing import NoReturn
 
@@ -28,6 +30,9 @@ from .child import leave, run, tell_of_crashes
 from .kinds import HOST_NETWORK
 
 __all__ = ["main", "preload"]
+
+_RETRY_AFTER = 0.01
+"""Seconds until a packet for which the system had no room is tried again."""
 
 
 def preload(_options: bytes) -> None:
@@ -83,7 +88,10 @@ class _Parent:
             try:
                 self._control.send(data, fds)
                 return
-            except BlockingIOError:
+            except BlockingIOError as error:
+                if error.errno != errno.EAGAIN:
+                    time.sleep(_RETRY_AFTER)
+                    continue
                 writable = select.poll()
                 writable.register(self._control.fileno(), select.POLLOUT)
                 writable.poll(1000)
