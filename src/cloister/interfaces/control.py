@@ -11,7 +11,7 @@ from .base import Detail, Event, Interface, Reply, Request
 __all__ = ["CONTROL", "Ping", "Pong", "Ready", "Refused", "Shutdown"]
 
 Nonce = Annotated[int, Meta(ge=0, le=2**63 - 1)]
-LayerName = Annotated[str, Meta(max_length=64)]
+LayerName = Annotated[str, Meta(pattern=r"^[a-z_]{1,64}\Z")]
 
 
 class Pong(Reply, frozen=True):

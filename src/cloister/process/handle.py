@@ -199,8 +199,7 @@ class ChildProcess:
         nonce = next(_nonces)
         pong, _ = await self.control.request(Ping(nonce), timeout=timeout)
         if pong.nonce != nonce:
-            self.punish(BadMessage(f"{self.kind} answered another ping than it was sent"))
-            raise BadMessage(f"{self.kind} answered another ping than it was sent")
+            raise self._answered_wrongly()
 
     async def wait(self, timeout: float | None = None) -> ExitStatus:
         """Wait for the end. Raises the builtin TimeoutError after ``timeout`` seconds."""
@@ -209,7 +208,10 @@ class ChildProcess:
 
     def probe(self) -> asyncio.Future[object]:
         """Send a ping, and do not wait: done when the child has answered, or when it has gone."""
-        return self.control.ask(Ping(next(_nonces)))
+        nonce, me = next(_nonces), weakref.ref(self)
+        asked = self.control.ask(Ping(nonce))
+        asked.add_done_callback(lambda answer: _call(me, "_on_pong", nonce, answer))
+        return asked
 
     def when_ended(self, callback: Callable[[], None]) -> None:
         """Have ``callback()`` called from the event loop once the process has ended."""
@@ -283,7 +285,19 @@ class ChildProcess:
     def _on_refused(self, message: Refused) -> None:
         if self._ready.done():
             raise BadMessage(f"{self.kind} said Refused after Ready")
-        self._fail_ready(SandboxUnavailable(self.kind, dict(message.missing)))
+        missing = {layer: printable(why) for layer, why in message.missing}
+        self._fail_ready(SandboxUnavailable(self.kind, missing))
+
+    def _on_pong(self, nonce: int, answer: asyncio.Future[Any]) -> None:
+        if answer.cancelled() or isinstance(answer.exception(), ChannelClosed | BadMessage):
+            return
+        if answer.exception() is not None or answer.result()[0].nonce != nonce:
+            self._answered_wrongly()
+
+    def _answered_wrongly(self) -> BadMessage:
+        error = BadMessage(f"{self.kind} answered another ping than it was sent")
+        self.punish(error)
+        return error
 
     def _on_control_closed(self, error: Exception | None) -> None:
         self.lost_channel(error)
