@@ -216,7 +216,7 @@ def test_a_fork_that_comes_when_the_zygote_is_known_to_have_ended_gives_an_ended
         def meanwhile(*_: object) -> int:
             zygote.process.set_ended(ExitStatus(signal=signal.SIGKILL))
             zygote._on_own_end()
-            return 1
+            return -1  # it is gone already
 
         monkeypatch.setattr(launcher, "_host_pid", meanwhile)
         here, there = Channel.pair()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import collections
 import contextlib
 import logging
 import os
@@ -45,8 +46,11 @@ from ..ipc.codec import Packet, codec
 from .handle import ChildProcess, ExitStatus
 from .last_words import LastWords
 from .spawn import take
+from .usage import fields_of
 
 __all__ = ["Zygote", "launch"]
+
+_Name = tuple[str | None, int]
 
 log = logging.getLogger("cloister.process")
 
@@ -111,8 +115,12 @@ def _hand_over(control: Channel, options: bytes, channels: Sequence[Channel], al
     owned = Descriptors(memfds)
     fds = [channel.fileno() for channel in channels]
     message = Start(body, len(fds), allow_degraded)
-    control.send(codec(LAUNCH, "client").encode(Packet.EVENT, 0, message), (*fds, *owned.borrow()))
-    owned.close()
+    try:
+        control.send(codec(LAUNCH, "client").encode(Packet.EVENT, 0, message), (*fds, *owned.borrow()))
+    except BlockingIOError as error:
+        raise LaunchError(f"its start options could not be sent: {error}") from error
+    finally:
+        owned.close()
 
 
 async def _undo(spawned: int, greeting: asyncio.Future[int]) -> None:
@@ -155,7 +163,18 @@ async def _greeted(kind: str, control: Channel, errors: LastWords) -> int:
         loop.remove_reader(control.fileno())
     if not isinstance(message, Launched):
         raise BadMessage(f"{kind} began with something else than Launched")
+    if not _is_ours(message.pid):
+        raise BadMessage(f"{kind} named a process that this program did not start")
     return message.pid
+
+
+def _is_ours(pid: int) -> bool:
+    """Whether ``pid`` is a child of this process: what it names will be killed one day."""
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
 
 
 def _wake(future: asyncio.Future[None]) -> None:
@@ -169,9 +188,11 @@ class Zygote:
     def __init__(self, *, allow_degraded: bool, on_branch: Callable[[ChildProcess], None]) -> None:
         self._allow_degraded = allow_degraded
         self._on_branch = on_branch
-        self._children: weakref.WeakValueDictionary[int, ChildProcess] = weakref.WeakValueDictionary()
-        self._forking = 0
-        self._ended_early: dict[int, Exited] = {}
+        # Each by its parent's kind (None: the zygote itself) and the pid that its parent has for it: what one parent
+        # says is about its own children.
+        self._children: weakref.WeakValueDictionary[_Name, ChildProcess] = weakref.WeakValueDictionary()
+        self._forking: collections.Counter[str] = collections.Counter()
+        self._ended_early: dict[_Name, Exited] = {}
         self._channels: dict[str, Channel] = {}
         self._branches: dict[str, asyncio.Future[ChildProcess]] = {}
         self.process: ChildProcess
@@ -208,7 +229,7 @@ class Zygote:
             interface=ZYGOTE,
             handlers={
                 Branched: zygote._on_branched,
-                Exited: lambda message, _fds: zygote._on_exited(message),
+                Exited: lambda message, _fds: zygote._on_exited(None, message),
             },
         )
         zygote.process.when_ended(zygote._on_own_end)
@@ -260,13 +281,14 @@ class Zygote:
         given = Descriptors([theirs.detach(), *(channel.detach() for channel in channels), its_errors])
         fds = Descriptors()
         fork = Fork(options, len(channels), self._allow_degraded)
-        self._forking += 1
+        self._forking[kind] += 1
+        branch = None
         try:
             branch = await self._branch(kind, _LAUNCH_TIMEOUT)
             forked, fds = await branch.control.request(fork, given.release(), timeout=timeout)
             child = ChildProcess(
                 kind,
-                _host_pid(fds, forked.pid),
+                self._child_of(branch, fds, forked.pid),
                 fds.take(),
                 control,
                 keep,
@@ -283,17 +305,19 @@ class Zygote:
             fds.close()
             if isinstance(error, RequestFailed):
                 raise LaunchError(f"{kind} could not be forked: {error.detail}") from None
-            if isinstance(error, ChannelClosed):
+            if isinstance(error, BadMessage) and branch is not None:
+                branch.punish(error)
+            if isinstance(error, ChannelClosed | BadMessage):
                 raise ProcessLost(f"{kind} could not be forked: the zygote has ended") from None
             raise
         finally:
-            self._forking -= 1
+            self._forking[kind] -= 1
             early = dict(self._ended_early)
-            if not self._forking:
+            if not any(self._forking.values()):
                 self._ended_early.clear()
-        self._children[forked.pid] = child
-        if forked.pid in early:
-            child.set_ended(ExitStatus.from_wait(early[forked.pid]))
+        self._children[kind, forked.pid] = child
+        if (kind, forked.pid) in early:
+            child.set_ended(ExitStatus.from_wait(early[kind, forked.pid]))
         elif self.process.has_ended:  # which was told before this child was known
             self._on_own_end()
         return child
@@ -317,7 +341,7 @@ class Zygote:
             raise BadMessage(f"the zygote branched for {message.kind} unasked")
         try:
             fds.check(message.expected_descriptors())  # there may have been no room for it
-            pid = _host_pid(fds, message.pid)
+            pid = self._child_of(self.process, fds, message.pid)
         except OutOfDescriptors as error:  # a zygote that lacks a kind is of no use
             branch.set_exception(error)
             branch.exception()  # nobody may be waiting for it
@@ -329,20 +353,37 @@ class Zygote:
             fds.take(),
             self._channels[message.kind],
             interface=BRANCH,
-            handlers={Exited: lambda message, _fds: self._on_exited(message)},
+            handlers={Exited: lambda exited, _fds: self._on_exited(message.kind, exited)},
             ours=False,
             last_words=self.process.last_words,
         )
-        self._children[message.pid] = process
+        self._children[None, message.pid] = process
         branch.set_result(process)
         self._on_branch(process)
 
-    def _on_exited(self, message: Exited) -> None:
-        child = self._children.pop(message.pid, None)
-        if child is not None:
+    def _on_exited(self, parent: str | None, message: Exited) -> None:
+        name = parent, message.pid
+        child = self._children.get(name)
+        if child is None:
+            if parent is not None and self._forking[parent]:
+                self._ended_early[name] = (
+                    message  # its Forked came in the same batch, and nobody has seen that yet
+                )
+        elif child.is_alive:
+            raise BadMessage(f"the zygote said that {child.kind} {child.pid} has ended, and it lives")
+        else:
+            del self._children[name]
             child.set_ended(ExitStatus.from_wait(message))
-        elif self._forking:  # its Forked came in the same batch, and nobody has seen that yet
-            self._ended_early[message.pid] = message
+
+    def _child_of(self, parent: ChildProcess, fds: Descriptors, name: int) -> int:
+        """The pid of the pidfd that ``parent`` sent for a new child. It is the browser's to kill one day, so the
+        kernel is asked whose it is. Raises :class:`BadMessage` or :class:`OutOfDescriptors`."""
+        pid = _host_pid(fds, name)
+        if _parent_of(pid) not in (None, parent.pid):
+            raise BadMessage(f"the zygote named a process that {parent.kind} {parent.pid} did not start")
+        if any(child.pid == pid and child.is_alive for child in self._children.values()):
+            raise BadMessage("the zygote named one process twice")
+        return pid
 
     def _on_own_end(self) -> None:
         """The kernel ends a pid namespace with its first process; without one, each child with its parent."""
@@ -372,3 +413,11 @@ def _host_pid(fds: Descriptors, fallback: int) -> int:
             if line.startswith("Pid:"):
                 return int(line.split()[1])
     return fallback
+
+
+def _parent_of(pid: int) -> int | None:
+    """None where /proc does not tell: the process is gone, or hidden (``hidepid=2``)."""
+    if pid <= 0:
+        return None
+    status = fields_of(pid)
+    return None if status is None else status.get("PPid")

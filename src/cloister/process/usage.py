@@ -25,7 +25,7 @@ from pathlib import Path
 
 from ..errors import descriptors_left
 
-__all__ = ["Usage", "cpu_seconds", "descriptor_count", "pss", "resident", "usage"]
+__all__ = ["Usage", "cpu_seconds", "descriptor_count", "fields_of", "pss", "resident", "usage"]
 
 _MOST = 65536
 """Bytes read of one file of /proc. They have a tenth of that."""
@@ -52,7 +52,7 @@ def usage(pid: int) -> Usage | None:
     The page tables are walked for PSS: 0.7 ms for an idle child, 10 ms for one with 512 MiB. A supervisor of many
     asks :func:`resident` first, which is never less, and this only about those that may be over their limit.
     """
-    status = _status(pid)
+    status = fields_of(pid)
     seconds = cpu_seconds(pid)
     if status is None or seconds is None:
         return None
@@ -85,7 +85,7 @@ def resident(pid: int) -> int | None:
 
     Since Linux 6.2 the kernel may add it up loosely: 32 pages for each processor, more with many, are not in it yet.
     """
-    status = _status(pid)
+    status = fields_of(pid)
     return None if status is None else _resident(status)
 
 
@@ -139,7 +139,8 @@ def _resident(status: dict[str, int]) -> int:
     return status.get("VmRSS", 0) + status.get("VmSwap", 0)
 
 
-def _status(pid: int) -> dict[str, int] | None:
+def fields_of(pid: int) -> dict[str, int] | None:
+    """The numbers of /proc/PID/status; None when the process is gone, or hidden."""
     text = _read(f"/proc/{pid}/status")
     return None if text is None else parse_fields(text)
 
