@@ -26,6 +26,7 @@ __all__ = [
     "checked_url",
     "deadline_of",
     "descriptors_left",
+    "is_normalised",
     "left",
     "navigation_error",
     "open_regular",
@@ -92,6 +93,12 @@ def checked_url(url: str) -> str:
     if not url.isprintable():
         raise NavigationError(url, FailureCode.BAD_URL, "it has control characters or line breaks")
     return url
+
+
+def is_normalised(url: str) -> bool:
+    """Whether a request_server may name this: what it fetches is http(s), in ASCII as the URL Standard serializes it.
+    It becomes the page's URL, which people and terminals get to see."""
+    return url.startswith(("http://", "https://")) and url.isascii() and url.isprintable() and " " not in url
 
 
 def site_of(url: str) -> str | None:

@@ -22,6 +22,7 @@ from ..errors import (
     ProcessError,
     ProcessLost,
     RequestFailed,
+    printable,
 )
 from ..interfaces import request_server, web_content
 from ..interfaces.base import FailureCode, Message
@@ -40,6 +41,7 @@ from ..ipc import Channel, Connection, Descriptors
 from ..ipc.connection import Handler
 from ..process import ChildProcess
 from ..process.handle import UNWANTED
+from .checks import is_normalised
 from .content_process import ContentProcess
 
 if TYPE_CHECKING:
@@ -167,6 +169,8 @@ class Renderer:
 
     async def _document_from(self, message: DocumentFrom, _fds: Descriptors) -> DocumentAllowed:
         """What a request_server asks on its control channel, where no page can speak."""
+        if not is_normalised(message.url):
+            raise BadMessage("a request_server named a URL that is none that it fetches")
         if not self.expects_document or message.redirects != len(self._document_urls):
             raise RequestFailed(
                 FailureCode.TOO_MANY_REQUESTS, "a page has one document, and asked for another"
@@ -268,7 +272,7 @@ class Renderer:
             pass
         ending = self.web_content.ending
         if isinstance(ending, ends.BadMessage):
-            return BadMessage(f"{url}: the page's process {ending}")
+            return BadMessage(f"{printable(url, 200)}: the page's process {ending}")
         return PageCrashed(url, ending)
 
     def when_ended(self, callback: Callable[[], None]) -> None:
