@@ -24,7 +24,7 @@ from ..errors import (
     TimeoutError,
 )
 from ..interfaces import web_content
-from ..interfaces.image_decoder import IMAGES, Decode, Decoded, DecodeFile
+from ..interfaces.image_decoder import IMAGES, MAX_PIXELS, Decode, Decoded, DecodeFile
 from ..ipc import Connection, Descriptors, blob, memory, trace
 from ..process import ChildProcess
 from ..process.limiter import Limiter
@@ -230,6 +230,9 @@ class AsyncBrowser:
                 connection = Connection(decoder.channel, IMAGES, "client")
             try:
                 return await _decode(connection, source)
+            except BadMessage as error:
+                decoder.punish(error)
+                raise
             except ChannelClosed:
                 status = await decoder.wait(5)
                 raise ImageError(f"the image decoder ended while decoding: {status}") from None
@@ -344,7 +347,11 @@ class AsyncBrowser:
         spares = {*self._running().decoders.spares, *self._ahead.processes}
         age = time.monotonic() - self._started
         me = monitor.ProcessRow("browser", os.getpid(), "running", age_seconds=age)
-        live = [row(child, "spare" if child in spares else None) for child in self._children()]
+        live = [
+            row(child, "spare" if child in spares else None)
+            for child in self._children()
+            if child.pid > 0  # it had ended before anybody could ask who it was
+        ]
         lost = [
             row(page.gone, "discarded" if page.is_discarded else "crashed")
             for page in self._pages
@@ -420,12 +427,12 @@ async def _decode(connection: Connection, source: bytes | str | os.PathLike[str]
 
 
 def _image(decoded: Decoded, given: Descriptors) -> Image:
-    size = decoded.width * decoded.height * 4
-    if size > 2**30:
-        raise BadMessage("the image decoder answered with more pixels than it may")
+    pixels = decoded.width * decoded.height
     fd = given.take()
     try:
-        bgra = memory.read_sealed(fd, size)
+        if pixels > MAX_PIXELS:
+            raise BadMessage("the image decoder answered with more pixels than it may")
+        bgra = memory.read_sealed(fd, pixels * 4)
     finally:
         os.close(fd)
     rgba = bytearray(bgra)

@@ -176,6 +176,8 @@ class Processes:
         if (process := lookup.process) is not None:
             process.connections.append(lookup.admin)
             process.when_ended(lambda: self._on_lookup_ended(lookup))
+            if lookup.admin.closed:  # before anybody could be told whose it was
+                process.lost_channel(lookup.error)
         else:
             self._on_lookup_ended(lookup)
 
@@ -201,6 +203,8 @@ class _Lookup:
     def __init__(self, forking: asyncio.Future[ChildProcess], channel: Channel) -> None:
         self.admin = Connection(channel, LOOKUP_ADMIN, "client", on_close=self._on_closed)
         self.clients: weakref.WeakSet[ChildProcess] = weakref.WeakSet()
+        self.error: Exception | None = None
+        """What the channel ended with, if it was ended by what came on it."""
         self._forking = forking
 
     @property
@@ -221,5 +225,6 @@ class _Lookup:
             await process.end()
 
     def _on_closed(self, error: Exception | None) -> None:
+        self.error = error
         if self.process is not None:
             self.process.lost_channel(error)

@@ -9,13 +9,16 @@ from msgspec import Meta
 
 from .base import Blob, Descriptor, Interface, Reply, Request
 
-__all__ = ["IMAGES", "Decode", "DecodeFile", "Decoded", "Options"]
+__all__ = ["IMAGES", "MAX_PIXELS", "Decode", "DecodeFile", "Decoded", "Options"]
+
+MAX_PIXELS = 64 * 1000 * 1000
+"""Of one image, unless the options say otherwise: 256 MB of BGRA."""
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Start options."""
 
-    max_pixels: Annotated[int, Meta(ge=1, le=2**28)] = 64 * 1000 * 1000  # 64 megapixels: 256 MB of BGRA
+    max_pixels: Annotated[int, Meta(ge=1, le=2**28)] = MAX_PIXELS
 
 
 class Decoded(Reply, frozen=True):
@@ -26,7 +29,7 @@ class Decoded(Reply, frozen=True):
 
     width: Annotated[int, Meta(ge=1, le=2**24)]
     height: Annotated[int, Meta(ge=1, le=2**24)]
-    format: Annotated[str, Meta(max_length=16)]  # what it was: "PNG", "JPEG", ...
+    format: Annotated[str, Meta(pattern=r"^[A-Z0-9]{1,16}\Z")]  # what it was: "PNG", "JPEG", ...
     frames: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
     has_alpha: bool = False
 
