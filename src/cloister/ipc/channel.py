@@ -8,7 +8,7 @@ import socket
 
 from ..errors import BadMessage, ChannelClosed, descriptors_left
 from ..interfaces.base import MAX_PACKET
-from .descriptors import Descriptors
+from .descriptors import NONE, Descriptors
 
 __all__ = ["MAX_DESCRIPTORS", "Channel"]
 
@@ -41,7 +41,7 @@ class Channel:
         # Family and type are given so that Python need not ask the kernel: a sandboxed child may not.
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fileno=fd)
         self._socket.setblocking(False)
-        self._buffer = bytearray()
+        self._buffer = memoryview(b"")
         self.peer = ""
 
     @classmethod
@@ -78,25 +78,25 @@ class Channel:
         not fit: what the kernel had to cut off was never ours to accept. Descriptors that this process has no room
         for are ``lost``, which is nobody's fault but its own."""
         if not self._buffer:
-            self._buffer = bytearray(MAX_PACKET + 1)
+            self._buffer = memoryview(bytearray(MAX_PACKET + 1))
         try:
             size, control, flags, _ = self._socket.recvmsg_into([self._buffer], _CONTROL_SPACE, _RECEIVE)
         except BlockingIOError:
             raise
         except OSError as error:
             raise ChannelClosed("the other end of the channel is gone") from error
-        fds = Descriptors(_descriptors(control))
+        fds = Descriptors(_descriptors(control)) if control else NONE
         if flags & _DESCRIPTORS_CUT and len(fds) < MAX_DESCRIPTORS and not flags & _DATA_CUT:
             # There was room in the packet: it was this process's table that had none (scm_detach_fds() in
             # net/core/scm.c). Asking whether it is full would be too late, as other threads close descriptors.
-            fds.lose()
-            return bytes(memoryview(self._buffer)[:size]), fds
-        if flags & (_DATA_CUT | _DESCRIPTORS_CUT) or size > MAX_PACKET:
+            fds.close()
+            fds = Descriptors(lost=True)
+        elif flags & (_DATA_CUT | _DESCRIPTORS_CUT) or size > MAX_PACKET:
             fds.close()
             raise BadMessage("a packet came that is too large, or has too many descriptors")
-        if size == 0 and not fds:
+        elif size == 0 and not fds:
             raise ChannelClosed("the other end of the channel is gone")
-        return bytes(memoryview(self._buffer)[:size]), fds
+        return self._buffer[:size].tobytes(), fds
 
     def close(self) -> None:
         self._socket.close()

@@ -20,7 +20,7 @@ from ..errors import BadMessage, ChannelClosed, OutOfDescriptors, RequestFailed,
 from ..interfaces.base import Event, Failure, FailureCode, Interface, Message, Reply, Request, reply_type
 from .channel import Channel
 from .codec import Packet, codec, failure_code
-from .descriptors import Descriptors
+from .descriptors import NONE, Descriptors
 from .trace import Tap, current
 
 __all__ = ["EVENTS_PER_SECOND", "MAX_IN_FLIGHT", "MAX_QUEUED", "Connection"]
@@ -189,7 +189,8 @@ class Connection:
         )
 
     def _post(self, packet: Packet, request_id: int, message: Message | None, fds: Sequence[int]) -> None:
-        owned = Descriptors(fds)  # closed when the kernel has its own references, or on the way out
+        # Closed when the kernel has its own references, or on the way out.
+        owned = Descriptors(fds) if fds else NONE
         try:
             self._enqueue(packet, request_id, message, owned)
         except BaseException:
@@ -271,8 +272,10 @@ class Connection:
         self._recent.append(("received", type(message)))
         if self._tap is not None:
             self._tap.record(False, packet, request_id, message, size=len(data), descriptors=len(fds))
+        expected = message.expected_descriptors() if message is not None else ()
         try:
-            fds.check(message.expected_descriptors() if message is not None else ())
+            if expected or fds is not NONE:
+                fds.check(expected)
         except OutOfDescriptors as error:
             if packet is not Packet.EVENT:
                 self._took_no_descriptors(packet, request_id, error)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from ..errors import BadMessage, OutOfDescriptors
 from ..interfaces.base import Descriptor
 
-__all__ = ["BITMAP_SEALS", "SEALED", "Descriptors", "check"]
+__all__ = ["BITMAP_SEALS", "NONE", "SEALED", "Descriptors", "check"]
 
 # fcntl(2); the constants reached Python's fcntl module in 3.14 only in part.
 F_ADD_SEALS, F_GET_SEALS = 1033, 1034
@@ -27,9 +27,9 @@ class Descriptors:
 
     __slots__ = ("_fds", "lost")
 
-    def __init__(self, fds: Sequence[int] = ()) -> None:
+    def __init__(self, fds: Sequence[int] = (), *, lost: bool = False) -> None:
         self._fds = list(fds)
-        self.lost = False
+        self.lost = lost
         """Whether some could not be taken in, so that there is none."""
 
     def __len__(self) -> int:
@@ -47,11 +47,6 @@ class Descriptors:
     def borrow(self) -> tuple[int, ...]:
         """The descriptors to look at; they stay owned here."""
         return tuple(self._fds)
-
-    def lose(self) -> None:
-        """Close what came: the rest of it did not."""
-        self.close()
-        self.lost = True
 
     def close(self) -> None:
         while self._fds:
@@ -71,6 +66,10 @@ class Descriptors:
 
     def __del__(self) -> None:
         self.close()
+
+
+NONE = Descriptors()
+"""What comes with a message that has no descriptors, as most have none."""
 
 
 def check(fd: int, kind: Descriptor) -> None:
