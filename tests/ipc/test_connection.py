@@ -202,6 +202,26 @@ def test_a_request_past_its_deadline_raises_and_cancels_the_work_on_the_other_si
     run(go())
 
 
+def test_each_request_has_its_own_deadline_whichever_was_asked_first() -> None:
+    over: list[float] = []
+
+    async def ask(both: Pair, timeout: float) -> None:
+        with pytest.raises(TimeoutError):
+            await both.client.request(Stall(), timeout=timeout)
+        over.append(timeout)
+
+    async def go() -> None:
+        async with pair() as both:
+            patient = asyncio.ensure_future(both.client.request(Stall(), timeout=60))
+            await asyncio.gather(ask(both, 0.02), ask(both, 0.01), ask(both, 0.03))
+            await ask(both, 0.04)
+            assert over == [0.01, 0.02, 0.03, 0.04]
+            assert not patient.done()
+            patient.cancel()
+
+    run(go())
+
+
 def test_a_request_cancelled_in_the_same_breath_is_answered_and_leaves_nothing_behind() -> None:
     async def go() -> None:
         async with pair() as both:

@@ -11,10 +11,10 @@ import asyncio
 import collections
 import errno
 import logging
+import math
 import select
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 from ..errors import BadMessage, ChannelClosed, OutOfDescriptors, RequestFailed, TimeoutError, printable
 from ..interfaces.base import Event, Failure, FailureCode, Interface, Message, Reply, Request, reply_type
@@ -48,6 +48,16 @@ Way = Literal["sent", "received"]
 CloseHandler = Callable[[Exception | None], None]
 
 
+class _Asked(NamedTuple):
+    """A request of ours without an answer. ``deadline`` is on the loop's clock."""
+
+    message: Message
+    expected: type[Reply]
+    future: asyncio.Future[tuple[Reply, Descriptors]]
+    timeout: float
+    deadline: float
+
+
 class Connection:
     """One side of an interface.
 
@@ -74,7 +84,10 @@ class Connection:
         self._on_close = on_close
         self._loop = asyncio.get_running_loop()
         self._next_id = 0
-        self._waiting: dict[int, tuple[type[Reply], asyncio.Future[tuple[Reply, Descriptors]]]] = {}
+        self._waiting: dict[int, _Asked] = {}
+        self._alarm: asyncio.TimerHandle | None = None
+        """One timer for all requests, as nearly every one is answered long before its deadline. It rings at the
+        earliest one, or before it where what it was set for was answered, and is set again if others wait."""
         self._abandoned: set[int] = set()
         self._working: dict[int, asyncio.Task[None]] = {}
         self._queue: collections.deque[tuple[bytes, Descriptors]] = collections.deque()
@@ -116,40 +129,39 @@ class Connection:
         :class:`BadMessage` when this very connection ended for one. When the wait is cancelled, or its time is
         over, the peer is told, and what it still answers is dropped.
         """
-        request_id, future = self._begin(message, fds)
-        timer = self._loop.call_later(timeout, self._is_late, future, message, timeout)
+        request_id, asked = self._begin(message, fds, timeout)
+        if self._alarm is None or asked.deadline < self._alarm.when():
+            self._set_alarm(asked.deadline)
         try:
-            return cast("tuple[R, Descriptors]", await future)
+            return cast("tuple[R, Descriptors]", await asked.future)
         finally:
-            timer.cancel()
             self._abandon(request_id)
 
     def ask(self, message: Request[R]) -> asyncio.Future[Any]:
         """Ask, and wait for nothing: the caller minds what it does not get. The future ends as :meth:`request` does,
         and with the connection at the latest. Raises :class:`ChannelClosed`."""
-        _, future = self._begin(message, ())
-        return future
+        _, asked = self._begin(message, (), math.inf)
+        return asked.future
 
     def request_blocking(
         self, message: Request[R], fds: Sequence[int] = (), *, timeout: float
     ) -> tuple[R, Descriptors]:
         """As :meth:`request`, for a callback of a C library in the loop's own thread: no other task runs meanwhile,
         but every message that arrives on this connection is taken in."""
-        request_id, future = self._begin(message, fds)
-        deadline = time.monotonic() + timeout
+        request_id, asked = self._begin(message, fds, timeout)
         poll = select.poll()
         poll.register(self._channel.fileno(), select.POLLIN)
         try:
-            while not future.done():
-                left = deadline - time.monotonic()
+            while not asked.future.done():
+                left = asked.deadline - self._loop.time()
                 if left <= 0:
-                    raise self._late(message, timeout)
+                    raise self._late(asked)
                 if self._queue:
                     self._flush()
                     left = min(left, 0.01)
                 poll.poll(left * 1000)
                 self._on_readable()
-            return cast("tuple[R, Descriptors]", future.result())
+            return cast("tuple[R, Descriptors]", asked.future.result())
         finally:
             self._abandon(request_id)
 
@@ -157,14 +169,13 @@ class Connection:
         """Send an event; ``fds`` are given away. Raises :class:`ChannelClosed` when nobody can get it."""
         self._post(Packet.EVENT, 0, event, fds)
 
-    def _begin(
-        self, message: Request[R], fds: Sequence[int]
-    ) -> tuple[int, asyncio.Future[tuple[Reply, Descriptors]]]:
+    def _begin(self, message: Request[R], fds: Sequence[int], timeout: float) -> tuple[int, _Asked]:
         self._next_id = self._next_id % (2**32 - 1) + 1
-        future: asyncio.Future[tuple[Reply, Descriptors]] = self._loop.create_future()
         self._post(Packet.REQUEST, self._next_id, message, fds)
-        self._waiting[self._next_id] = (reply_type(type(message)), future)
-        return self._next_id, future
+        future, deadline = self._loop.create_future(), self._loop.time() + timeout
+        asked = _Asked(message, reply_type(type(message)), future, timeout, deadline)
+        self._waiting[self._next_id] = asked
+        return self._next_id, asked
 
     def _abandon(self, request_id: int) -> None:
         """Tell the peer that nobody waits for this any more, unless it has answered."""
@@ -179,14 +190,25 @@ class Connection:
         except ChannelClosed:
             log.debug("%r: gone before it could be told of a cancellation", self)
 
-    def _is_late(self, future: asyncio.Future[Any], message: Message, timeout: float) -> None:
-        if not future.done():
-            future.set_exception(self._late(message, timeout))
+    def _set_alarm(self, deadline: float) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = self._loop.call_at(deadline, self._on_alarm, deadline)
 
-    def _late(self, message: Message, timeout: float) -> TimeoutError:
-        return TimeoutError(
-            f"{type(message).__name__} was not answered on {self._interface.name} within {timeout:g} s"
-        )
+    def _on_alarm(self, deadline: float) -> None:
+        self._alarm = None
+        now = max(deadline, self._loop.time())  # a timer may be early by as much as the clock's resolution
+        waiting = [asked for asked in self._waiting.values() if not asked.future.done()]
+        for asked in waiting:
+            if asked.deadline <= now:
+                asked.future.set_exception(self._late(asked))
+        later = min((asked.deadline for asked in waiting if asked.deadline > now), default=math.inf)
+        if later < math.inf:
+            self._set_alarm(later)
+
+    def _late(self, asked: _Asked) -> TimeoutError:
+        name = type(asked.message).__name__
+        return TimeoutError(f"{name} was not answered on {self._interface.name} within {asked.timeout:g} s")
 
     def _post(self, packet: Packet, request_id: int, message: Message | None, fds: Sequence[int]) -> None:
         # Closed when the kernel has its own references, or on the way out.
@@ -301,7 +323,7 @@ class Connection:
         elif request_id not in self._waiting:
             raise BadMessage(f"a reply came on {self._interface.name} though nobody asked")
         else:
-            _, future = self._waiting.pop(request_id)
+            future = self._waiting.pop(request_id).future
             if not future.done():
                 future.set_exception(error)
 
@@ -327,7 +349,7 @@ class Connection:
             return
         if request_id not in self._waiting:
             raise BadMessage(f"{type(reply).__name__} came on {self._interface.name} though nobody asked")
-        expected, future = self._waiting.pop(request_id)
+        _, expected, future, _, _ = self._waiting.pop(request_id)
         if isinstance(reply, Failure):
             if not future.done():
                 future.set_exception(RequestFailed(reply.code, reply.detail))
@@ -415,11 +437,13 @@ class Connection:
         self._queue.clear()
         if self._retry is not None:
             self._retry.cancel()
-        for _, future in self._waiting.values():
-            if not future.done():
-                future.set_exception(self._gone())
-                future.exception()  # whoever asked may be gone too: then nobody need hear of it
+        for asked in self._waiting.values():
+            if not asked.future.done():
+                asked.future.set_exception(self._gone())
+                asked.future.exception()  # whoever asked may be gone too: then nobody need hear of it
         self._waiting.clear()
+        if self._alarm is not None:
+            self._alarm.cancel()
         for task in self._working.values():
             if task is not _current_task(self._loop):
                 task.cancel()
