@@ -222,6 +222,33 @@ def test_each_request_has_its_own_deadline_whichever_was_asked_first() -> None:
     run(go())
 
 
+def test_a_peer_that_says_much_does_not_keep_another_waiting() -> None:
+    async def go() -> None:
+        async with pair() as talker, pair() as other:
+            for number in range(100):
+                talker.client.send(Note(str(number)))
+            other.client.send(Note("me too"))
+            while not other.notes:
+                await asyncio.sleep(0)
+            assert len(talker.notes) < 100
+            await until(lambda: len(talker.notes) == 100)
+
+    run(go())
+
+
+def test_what_a_peer_said_before_its_end_can_be_taken_in_at_once() -> None:
+    async def go() -> None:
+        async with pair() as both:
+            for number in range(100):
+                both.client.send(Note(str(number)))
+            both.client.close()
+            both.server.drain()
+            assert both.notes == [str(number) for number in range(100)]
+            assert both.ended == [None]
+
+    run(go())
+
+
 def test_a_request_cancelled_in_the_same_breath_is_answered_and_leaves_nothing_behind() -> None:
     async def go() -> None:
         async with pair() as both:

@@ -23,10 +23,11 @@ from cloister import ends
 from cloister.errors import ChannelClosed, LaunchError, ProcessLost, RequestFailed
 from cloister.interfaces import image_decoder, lookup_server, request_server, web_content
 from cloister.interfaces.base import FailureCode
-from cloister.interfaces.control import CONTROL
+from cloister.interfaces.control import CONTROL, Ready
 from cloister.interfaces.lookup_server import LOOKUP, LOOKUP_ADMIN, AddClient, Connect
 from cloister.interfaces.zygote import PreloadKind
 from cloister.ipc import Channel, Connection
+from cloister.ipc.codec import Packet, codec
 from cloister.process import ChildProcess, Zygote, launch, launcher
 from cloister.process.handle import ExitStatus
 from cloister.process.kinds import MODULES
@@ -187,6 +188,23 @@ def test_a_child_that_breaks_the_protocol_is_ended_with_the_reason() -> None:
             assert (await child.wait(5)).signal == signal.SIGKILL
             assert child.ending == ends.BadMessage("a test")
             await child.end()
+
+    run(go())
+
+
+def test_what_a_child_said_before_its_end_counts_although_its_end_is_told_first() -> None:
+    async def go() -> None:
+        here, there = Channel.pair()
+        process = subprocess.Popen(["true"])
+        child = ChildProcess("image_decoder", process.pid, os.pidfd_open(process.pid), here, ours=True)
+        there.send(codec(CONTROL, "server").encode(Packet.EVENT, 0, Ready((), ())))
+        there.send(b"what no child says")
+        there.close()
+        process.wait()
+        child.set_ended(ExitStatus(code=0))
+        assert child.report == Ready((), ())
+        assert isinstance(child.ending, ends.BadMessage)
+        await child.end()
 
     run(go())
 

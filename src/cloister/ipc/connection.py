@@ -39,8 +39,6 @@ _REMEMBERED = 32
 """Messages whose names are kept, to say what was going on when a process ended."""
 _RETRY_AFTER = 0.01
 """Seconds until a packet for which the system had no room is tried again."""
-_BATCH = 64
-"""Packets handled before other work of the loop gets its turn."""
 
 R = TypeVar("R", bound=Reply)
 Handler = Callable[[Any, Descriptors], Any]
@@ -266,27 +264,36 @@ class Connection:
 
     # ── receiving ────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _on_readable(self) -> None:
+    def drain(self) -> None:
+        """Take in what has come and waits for its turn: for whoever knows that the peer has ended."""
+        for _ in range(MAX_QUEUED):  # more than a socket holds
+            if self.closed or not self._on_readable():
+                return
+
+    def _on_readable(self) -> bool:
+        """Take in one packet, and say whether there was one. The loop calls again if there are more, which mostly
+        costs less than to look for one that is not there, and lets others have their turn."""
         try:
-            for _ in range(_BATCH):
-                if self.closed:
-                    return
-                data, fds = self._channel.receive()
-                try:
-                    self._take(data, fds)
-                except BaseException:
-                    fds.close()  # now: whoever keeps the error keeps the frames that hold them
-                    raise
+            if self.closed:
+                return False
+            data, fds = self._channel.receive()
+            try:
+                self._take(data, fds)
+            except BaseException:
+                fds.close()  # now: whoever keeps the error keeps the frames that hold them
+                raise
             if self._is_deaf:
                 self._loop.call_soon(self._on_readable)  # as nobody else may call
         except BlockingIOError:
             if self._is_deaf:
                 self._end(None)
+            return False
         except ChannelClosed:
             self._end(None)
         except BadMessage as error:
             # Without its frames, which hold the descriptors that came, and may be kept for as long as the error is.
             self._end(error.with_traceback(None))
+        return True
 
     def _take(self, data: bytes, fds: Descriptors) -> None:
         packet, request_id, message = self._codec.decode(data)

@@ -313,6 +313,8 @@ class ChildProcess:
         """The end, as the kernel told it of our own child, or the zygote of one that it forked."""
         if self._exit.done():
             return
+        for connection in list(self.connections):
+            connection.drain()  # what it said before its end counts
         fate = self._fate or (self.why_killed() if status.signal == signal.SIGKILL else None)
         self._ending = _ending(status, fate, self.last_words)
         self._exit.set_result(status)

@@ -366,9 +366,7 @@ class Zygote:
         child = self._children.get(name)
         if child is None:
             if parent is not None and self._forking[parent]:
-                self._ended_early[name] = (
-                    message  # its Forked came in the same batch, and nobody has seen that yet
-                )
+                self._ended_early[name] = message  # its Forked came just before, and nobody has seen that yet
         elif child.is_alive:
             raise BadMessage(f"the zygote said that {child.kind} {child.pid} has ended, and it lives")
         else:
