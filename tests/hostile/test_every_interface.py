@@ -118,7 +118,7 @@ class Fuzz:
                 del waiting[struct.unpack_from("<BI", packet)[1]]
             elif verdict is not Verdict.CANCEL:
                 expected.append(body)
-        for _ in range(2):
+        for _ in range(len(sent) + 2):  # one packet for each turn of the loop
             await asyncio.sleep(0)
         what = str(boundary), sent
         is_bad = sent[-1][1] is Verdict.BAD
