@@ -8,7 +8,7 @@ from typing import Protocol
 
 import msgspec
 
-from ..errors import ChannelClosed, RequestFailed
+from ..errors import BadMessage, ChannelClosed, RequestFailed
 from ..interfaces.base import Failure, Interface, Message, Reply
 from ..interfaces.control import CONTROL, Ping, Pong, Ready, Shutdown
 from .channel import Channel
@@ -66,7 +66,7 @@ def answer_one(
                     return
                 if isinstance(message, Ping):
                     control.send(told.encode(Packet.REPLY, request_id, Pong(message.nonce)))
-    except ChannelClosed:
+    except (ChannelClosed, BadMessage):  # who breaks the protocol is not answered
         return
 
 

@@ -16,7 +16,7 @@ import h2.exceptions
 import httpcore
 import msgspec
 
-from ..errors import ChannelClosed, RequestFailed
+from ..errors import BadMessage, ChannelClosed, RequestFailed
 from ..interfaces.base import FailureCode
 from ..interfaces.request_server import Destination, Fetch, Options
 from . import decoding, headers, urls
@@ -87,7 +87,7 @@ class Client:
             failure = RequestFailed(
                 FailureCode.TIMED_OUT, f"{url.host} had not answered in full after {seconds:g} s"
             )
-        except ChannelClosed:
+        except (ChannelClosed, BadMessage):  # of the lookup_server: the page has done nothing wrong
             failure = RequestFailed(FailureCode.NO_PROCESS, "the lookup server is gone")
         except RequestFailed as error:
             failure = error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import struct
 
-from ..errors import RequestFailed
+from ..errors import BadMessage, RequestFailed
 from ..interfaces.base import FailureCode
 from ..interfaces.image_decoder import IMAGES, Decode, Decoded
 from ..interfaces.web_content import NewImageDecoder
@@ -78,6 +78,8 @@ class Decoders:
         try:
             body, extra = blobs.pack(data)
             return self._accept(*await connection.request(Decode(body), extra, timeout=_TIMEOUT))
+        except BadMessage:  # the decoder's, not the browser's
+            raise RequestFailed(FailureCode.IMAGE_BROKEN, "its decoder broke the protocol") from None
         finally:
             connection.close()
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import plutoprint
 
-from ..errors import RequestFailed
+from ..errors import BadMessage, RequestFailed
 from ..interfaces.base import FailureCode
 from ..interfaces.request_server import Destination, Fetch
 from ..interfaces.web_content import (
@@ -95,7 +95,11 @@ class Page:
             Fetch(message.url, Destination.DOCUMENT), timeout=_DOCUMENT_TIMEOUT
         )
         _admit(fetched.body.size)
-        body = blobs.unpack(fetched.body, fds, documents.MAX_BYTES)
+        try:
+            body = blobs.unpack(fetched.body, fds, documents.MAX_BYTES)
+        except BadMessage:  # the request_server's, not the browser's
+            self._requests.rest()
+            raise RequestFailed(FailureCode.NO_PROCESS, "its request_server broke the protocol") from None
         source = Source(body, fetched.content_type, fetched.url)
         return await self._show(source, fetched.status, fetched.headers)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TypeVar
 
-from ..errors import ChannelClosed, RequestFailed
+from ..errors import BadMessage, ChannelClosed, RequestFailed
 from ..interfaces.base import FailureCode, Reply, Request
 from ..interfaces.request_server import REQUESTS
 from ..interfaces.web_content import NewRequestServer
@@ -38,7 +38,7 @@ class Requests:
                 connection = self._open(fds)
         try:
             return await connection.request(message, timeout=timeout)
-        except ChannelClosed:
+        except (ChannelClosed, BadMessage):  # its own, not the browser's: the page goes on
             raise RequestFailed(FailureCode.NO_PROCESS, "its request_server has ended: try again") from None
 
     def request_blocking(self, message: Request[R], *, timeout: float) -> tuple[R, Descriptors]:
