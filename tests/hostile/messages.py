@@ -16,7 +16,18 @@ from msgspec import inspect
 
 from cloister.interfaces.base import Event, Failure, Interface, Message, Reply, Request, reply_type
 
-__all__ = ["BOUNDARIES", "EVENT", "REPLY", "REQUEST", "Boundary", "Forger", "Verdict", "judge", "whole"]
+__all__ = [
+    "BOUNDARIES",
+    "EVENT",
+    "REPLY",
+    "REQUEST",
+    "Boundary",
+    "Forger",
+    "Verdict",
+    "judge",
+    "patterns_of",
+    "whole",
+]
 
 EVENT, REQUEST, REPLY, CANCEL = range(4)
 _NASTY = (
@@ -143,6 +154,23 @@ def _struct(kind: inspect.StructType, random: Random) -> Any:
     if kind.array_like:
         return [kind.tag, *values] if kind.tag is not None else values
     return {field.encode_name: each for field, each in zip(fields, values, strict=False)}
+
+
+def patterns_of(cls: type[Message]) -> set[str]:
+    """Of every text in it."""
+    found: set[str] = set()
+    left: list[Any] = [_shape(cls)]
+    while left:
+        match left.pop():
+            case inspect.StrType(pattern=pattern) if pattern is not None:
+                found.add(pattern)
+            case inspect.StructType(fields=fields):
+                left += [field.type for field in fields]
+            case inspect.VarTupleType(item_type=item):
+                left.append(item)
+            case inspect.TupleType(item_types=types) | inspect.UnionType(types=types):
+                left += types
+    return found
 
 
 # ── what is not ──────────────────────────────────────────────────────────────────────────────────────────────────

@@ -303,13 +303,19 @@ def test_a_page_is_shown_or_fails_though_what_it_asks_lies(nursery: Nursery, giv
 
     async def go() -> None:
         child = await nursery.fork("web_content", web_content.Options(max_images=2))
-        asked = {NewRequestServer: lie, NewImageDecoder: lie, Progress: lambda _message, _fds: None}
+        asked: dict[type[Message], Any] = {
+            NewRequestServer: lie,
+            NewImageDecoder: lie,
+            Progress: lambda _message, _fds: None,
+        }
         page = Connection(child.channel, PAGE, "client", asked)
         while sent < 60:
             if who.startswith("request_server"):
                 with contextlib.suppress(RequestFailed):
                     await page.request(Load("http://a.example/"), timeout=10)
             else:
+                with contextlib.suppress(RequestFailed):  # a document that is an image
+                    await page.request(SetContent(Blob(8, HTML[:8]), content_type="image/png"), timeout=10)
                 await page.request(SetContent(Blob(len(HTML), HTML)), timeout=10)
                 answer, fds = await page.request(GetText(TextFormat.TEXT), timeout=10)
                 assert blob.unpack(answer.body, fds, 100).strip() == b"text"
@@ -334,10 +340,9 @@ _READY = {
 
 
 async def _readable(channel: Channel) -> None:
-    loop = asyncio.get_running_loop()
-    ready = loop.create_future()
-    loop.add_reader(channel.fileno(), lambda: ready.done() or ready.set_result(None))
+    loop, ready = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(channel.fileno(), ready.set)
     try:
-        await asyncio.wait_for(ready, 10)
+        await asyncio.wait_for(ready.wait(), 10)
     finally:
         loop.remove_reader(channel.fileno())

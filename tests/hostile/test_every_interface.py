@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
+import re
 import socket
 import struct
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from cloister.errors import BadMessage
 from cloister.interfaces.base import Descriptor, Failure, FailureCode, Message, Request
 from cloister.ipc import Channel, Connection, Descriptors
 from cloister.ipc.codec import codec
-from tests.hostile.messages import BOUNDARIES, REQUEST, Boundary, Forger, Verdict, judge, whole
+from tests.hostile.messages import BOUNDARIES, REQUEST, Boundary, Forger, Verdict, judge, patterns_of, whole
 from tests.hostile.things import Things, things
 
 INTERFACES = {boundary.interface.name: boundary.interface for boundary in BOUNDARIES}
@@ -215,3 +216,15 @@ def _is_taken(fd: int, kind: Descriptor) -> bool:
     finally:
         owned.close()
     return True
+
+
+def test_no_pattern_lets_a_line_feed_or_an_escape_pass() -> None:
+    """Names are printed, and compared; ``$`` would match before a line feed."""
+    patterns = {
+        pattern for boundary in BOUNDARIES for cls in boundary.messages for pattern in patterns_of(cls)
+    }
+    assert len(patterns) >= 3
+    for pattern in patterns:
+        (word,) = {word for word in ("web_content", "PNG") if re.search(pattern, word)}
+        for bad in (word + "\n", "\n" + word, word + "\x1b[2J", "", word + "\0"):
+            assert re.search(pattern, bad) is None, (pattern, bad)
