@@ -1,10 +1,11 @@
 # Two commands do everything, set-up included: `make demo` and `make test`.
 PYTHON ?= python3
+FUZZ_SECONDS ?= 60
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test faults format bench soak clean
+.PHONY: demo test faults fuzz format bench soak clean
 
 demo: $(STAMP)
 	$(BIN)/cloister demo
@@ -19,6 +20,10 @@ test: $(STAMP)
 faults: $(STAMP)
 	$(BIN)/python -m pytest tests/faults -m ""
 
+fuzz: $(STAMP)
+	$(BIN)/python -m pip install --quiet atheris
+	PYTHONPATH=. $(BIN)/python tests/fuzz/codec.py .fuzz -max_total_time=$(FUZZ_SECONDS) -max_len=65536 -len_control=0 -artifact_prefix=.fuzz/
+
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -31,7 +36,7 @@ soak: $(STAMP)
 	$(BIN)/python bench/soak.py
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .fuzz
 
 # --group needs pip 25.1, which a machine's own Python may not have yet.
 $(STAMP): pyproject.toml

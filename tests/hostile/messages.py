@@ -310,8 +310,11 @@ class Verdict(enum.Enum):
     CANCEL = "nothing is to be cancelled"
 
 
-def judge(data: bytes, boundary: Boundary, waiting: dict[int, type[Request[Any]]]) -> tuple[Verdict, Any]:
-    """With the name of the message, and its fields as they were packed."""
+def judge(
+    data: bytes, boundary: Boundary, waiting: dict[int, type[Request[Any]]] | None
+) -> tuple[Verdict, Any]:
+    """With the name of the message, and its fields as they were packed. ``waiting``: what the receiver has asked; None
+    where that does not matter."""
     bad = Verdict.BAD, None
     if len(data) < 5 or data[0] > CANCEL:
         return bad
@@ -329,10 +332,10 @@ def judge(data: bytes, boundary: Boundary, waiting: dict[int, type[Request[Any]]
     cls = {each.__name__: each for each in boundary.messages}.get(body[0])
     if cls is None or _SHAPES[_sort(cls)] != data[0] or not _fits(body, _shape(cls)):
         return bad
-    if issubclass(cls, Reply) and (
-        number not in waiting or cls not in (reply_type(waiting[number]), Failure)
-    ):
-        return bad
+    if issubclass(cls, Reply) and waiting is not None:
+        asked = waiting.get(number)
+        if asked is None or cls not in (reply_type(asked), Failure):
+            return bad
     return Verdict[_sort(cls).__name__.upper()], body
 
 
