@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from cloister import sandbox
+from cloister import Browser, sandbox
 from cloister.errors import LaunchError
 from cloister.sandbox import NAMESPACES, Layer
+from cloister.sandbox.kernel import syscall
 from tests.sandbox.locked import Sandbox
 
 USERS = [False, True] if os.geteuid() == 0 else [False]
@@ -173,3 +174,17 @@ def test_memfds_outside_stay_as_they_are() -> None:
 
     assert run_in_child(work) == "True"
     assert NOEXEC.read_text() == before
+
+
+@pytest.mark.skipif(not NOEXEC.exists(), reason="sysctl vm.memfd_noexec needs Linux 6.3")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has it, and may look into another pid namespace")
+def test_no_memfd_of_a_browsers_processes_is_ever_a_program() -> None:
+    with Browser() as browser:
+        some = browser.processes()[0].pid
+
+        def join() -> str:
+            with Path(f"/proc/{some}/ns/pid").open() as namespace:
+                syscall("setns", namespace.fileno(), 0)
+            return run_in_child(can_make_a_program_in_memory)
+
+        assert run_in_child(join) == "False"
