@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace as replace_struct
 
 from cloister import sandbox
 from cloister.sandbox import Layer, Policy, landlock, seccomp
 from cloister.sandbox.paths import mount_points, targets
+from tests.sandbox import situations
 from tests.sandbox.locked import Sandbox
 
 USERS = [False, True] if os.geteuid() == 0 else [False]
@@ -105,6 +109,39 @@ def test_the_root_holds_nothing_else(fonts: Path, this_machine: sandbox.Machine)
     sandboxed = box(fonts, isolated=True, as_nobody=False, switch_off=without_landlock)
     assert sandboxed.run(lambda: os.listdir("/")).value == [fonts.parts[1]]
     assert set(sandboxed.run(lambda: os.listdir(fonts.parent)).value) == {"fonts", "config", "elsewhere"}
+
+
+@pytest.mark.parametrize("as_nobody", USERS)
+def test_where_mounts_are_refused_the_root_is_a_folder_that_holds_nothing_and_never_will(
+    as_nobody: bool, fonts: Path, this_machine: sandbox.Machine
+) -> None:
+    if Layer.EMPTY_ROOT not in this_machine.available:
+        pytest.skip("this machine allows this user no root of its own")
+
+    def switch_off() -> None:
+        without_landlock()
+        seccomp.available = lambda: False
+
+    def attempt() -> list[object]:
+        said: list[object] = [os.listdir("/"), os.listdir("/..")]
+        for way_out in (lambda: os.stat(fonts), lambda: os.mkdir("/new"), lambda: os.chroot("/")):
+            try:
+                said.append(way_out())
+            except OSError as error:
+                said.append(error.errno)
+        return said
+
+    without_mounts = situations.kernel_without("mount", errno.EPERM)
+    box = Sandbox(as_nobody=as_nobody, before=without_mounts, switch_off=switch_off, allow_degraded=True)
+    outcome = box.run(attempt)
+    assert Layer.EMPTY_ROOT in outcome.layers
+    refused = outcome.value[3:]
+    assert outcome.value[:3] == [[], [], errno.ENOENT]
+    assert set(refused) <= {errno.ENOENT, errno.EACCES, errno.EPERM}
+    # One that is to read something keeps the root it has, and says so.
+    with_fonts = replace(box, policy=replace_struct(box.policy, read_paths=(str(fonts),)))
+    assert Layer.EMPTY_ROOT in with_fonts.run(lambda: None).missing
+    assert not [name for name in os.listdir("/tmp") if re.fullmatch("cloister-[0-9a-f]{16}", name)]
 
 
 def test_a_prepared_ruleset_outlives_a_fork_and_shed(fonts: Path) -> None:

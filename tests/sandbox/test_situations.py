@@ -25,7 +25,8 @@ from tests.servers import Page, Server
 ROOT = os.geteuid() == 0
 NOTHING: frozenset[Layer] = frozenset()
 EVERY_NAMESPACE = frozenset({*NAMESPACES, Layer.EMPTY_ROOT})
-MOUNTS = frozenset({Layer.MOUNT_NAMESPACE, Layer.EMPTY_ROOT})
+MOUNTS = frozenset({Layer.MOUNT_NAMESPACE})
+EMPTY_ROOT = frozenset({Layer.EMPTY_ROOT})
 LANDLOCK = frozenset({Layer.LANDLOCK, Layer.LANDLOCK_NETWORK, Layer.LANDLOCK_SCOPE})
 KEYRING = frozenset({Layer.OWN_KEYRING})
 
@@ -36,6 +37,8 @@ class Situation(NamedTuple):
     make: Make
     lost: frozenset[Layer] = NOTHING
     said: str = ""
+    lost_with_fonts: frozenset[Layer] = NOTHING
+    """What the kind that reads fonts misses besides."""
     needs_root: bool = True
     """To be made."""
 
@@ -70,11 +73,15 @@ SITUATIONS = {
         EVERY_NAMESPACE,
         "`sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`",
     ),
-    "root where mounts are refused": Situation(kernel_without("mount", errno.EACCES), MOUNTS, "apparmor=unconfined"),
-    "a user where mounts are refused": Situation(
-        user(kernel_without("mount", errno.EPERM)), MOUNTS, "apparmor=unconfined", needs_root=False
+    "root where mounts are refused": Situation(
+        kernel_without("mount", errno.EACCES), MOUNTS, "apparmor=unconfined", EMPTY_ROOT
     ),
-    "root in Docker": Situation(situations.root_in_docker, EVERY_NAMESPACE | KEYRING, "--security-opt seccomp="),
+    "a user where mounts are refused": Situation(
+        user(kernel_without("mount", errno.EPERM)), MOUNTS, "apparmor=unconfined", EMPTY_ROOT, needs_root=False
+    ),
+    "root in Docker": Situation(
+        situations.root_in_docker, NAMESPACES | KEYRING, "--security-opt seccomp=", EMPTY_ROOT
+    ),
     "a user in Docker": Situation(
         situations.user_in_docker, EVERY_NAMESPACE | KEYRING, "--security-opt seccomp=", needs_root=False
     ),
@@ -114,6 +121,7 @@ SITUATIONS = {
         ),
         MOUNTS | KEYRING | {Layer.NO_EXECUTABLE_MEMORY},
         "CONFIG_KEYS",
+        EMPTY_ROOT,
         needs_root=False,
     ),
 }  # fmt: skip
@@ -179,7 +187,7 @@ def test_every_process_comes_up_and_the_doctor_says_what_is_lost_and_why(name: s
     missing = {process["kind"]: set(process["missing"]) for process in found["processes"]}
     assert missing == {
         "zygote": situation.lost,
-        "web_content": situation.lost,
+        "web_content": situation.lost | situation.lost_with_fonts,
         "request_server": situation.lost,
         "image_decoder": situation.lost,
         "lookup_server": situation.lost - {Layer.NETWORK_NAMESPACE},

@@ -49,19 +49,43 @@ def enter_empty_root(paths: Iterable[str]) -> bool:
     in them lead to; all of it read-only, without devices, setuid or executables. The rest cannot be named any
     more: open first what is needed. There is no /proc and no /dev.
 
-    Returns ``False``, and does nothing, in a process that :func:`isolate` did not put into a mount namespace.
-    Paths that are not there are skipped.
+    Returns ``False``, and does nothing, where that cannot be had: in a process that :func:`isolate` did not put into a
+    mount namespace, unless it may call chroot(2) and there are no ``paths``. Paths that are not there are skipped.
 
     Raises:
         LaunchError: the kernel refused a mount.
     """
-    if Layer.MOUNT_NAMESPACE not in in_force():
+    binds = mount_points(paths)
+    if Layer.MOUNT_NAMESPACE in in_force():
+        try:
+            build(binds)
+        except OSError as error:
+            raise LaunchError(f"the process could not be given an empty root: {error}") from error
+    elif binds or not _change_root():
         return False
-    try:
-        build(mount_points(paths))
-    except OSError as error:
-        raise LaunchError(f"the process could not be given an empty root: {error}") from error
     mark({Layer.EMPTY_ROOT})
+    return True
+
+
+def _change_root() -> bool:
+    """Make the root a folder that is deleted, so that nothing can ever be made in it. Root may where a container
+    refuses mounts, and anybody in a user namespace. The way back takes CAP_SYS_CHROOT, which :func:`enter` drops, or a
+    descriptor of a folder outside.
+    """
+    name = f"/tmp/cloister-{os.urandom(8).hex()}"  # noqa: S108 - if somebody foresaw it, mkdir(2) fails
+    umask = os.umask(0o022)  # it is root's, and for nobody to pass
+    try:
+        os.mkdir(name)  # noqa: PTH102
+        try:
+            os.chdir(name)
+        finally:
+            os.rmdir(name)  # noqa: PTH106
+        os.chroot(".")
+    except OSError:  # EPERM: no CAP_SYS_CHROOT; EROFS, ENOENT: no /tmp to write to
+        return False
+    finally:
+        os.umask(umask)
+        os.chdir("/")
     return True
 
 

@@ -87,7 +87,10 @@ class Machine(msgspec.Struct, frozen=True):
 
     def expects(self, policy: Policy) -> Report:
         """The report that a process with ``policy`` would make here."""
-        return Report.of(policy, self.available)
+        held = self.available
+        if policy.read_paths and Layer.MOUNT_NAMESPACE not in held:
+            held -= {Layer.EMPTY_ROOT}  # without mounts a root can be empty and hold nothing
+        return Report.of(policy, held)
 
     def _sentence(self, layer: Layer) -> str:
         since, meaning = ABOUT[layer]
