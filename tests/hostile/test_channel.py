@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 
 from cloister.errors import BadMessage, ChannelClosed
+from cloister.interfaces.base import Blob
 from cloister.interfaces.control import CONTROL, Shutdown
 from cloister.interfaces.lookup_server import LOOKUP_ADMIN, AddClient
-from cloister.interfaces.web_content import PAGE, ImageDecoderReady, NewImageDecoder, Progress
+from cloister.interfaces.web_content import PAGE, ImageDecoderReady, NewImageDecoder, Progress, SetContent
 from cloister.ipc import Channel, Connection
 from cloister.lookup_server.sandbox import POLICY as LOOKUP_SERVER
 from cloister.request_server.sandbox import POLICY as REQUEST_SERVER
@@ -98,6 +99,32 @@ def test_a_flood_ends(what: str) -> None:
     asyncio.run(go())
 
 
+def test_what_a_peer_said_counts_though_it_left_without_hearing_the_answers() -> None:
+    """Then the kernel tells of a reset before it hands out what came."""
+
+    async def go() -> None:
+        ended: list[Exception | None] = []
+        heard: list[Progress] = []
+        liar, connection = pair(
+            PAGE,
+            "client",
+            handlers={Progress: lambda message, _fds: heard.append(message)},
+            on_close=ended.append,
+        )
+        with liar:
+            asking = asyncio.ensure_future(connection.request(SetContent(body=Blob(1, b"x")), timeout=5))
+            await asyncio.sleep(0)  # it is sent
+            liar.send(packet(Progress(1, 2)))
+            liar.send(b"no packet of any sort")
+        await _closed(connection)
+        assert heard == [Progress(1, 2)]
+        assert isinstance(ended[0], BadMessage)
+        with pytest.raises(BadMessage):
+            await asking
+
+    asyncio.run(go())
+
+
 def test_a_flood_of_requests_that_takes_its_answers_leaves_others_their_turn() -> None:
     """There is nothing wrong with it but its number."""
 
@@ -106,10 +133,11 @@ def test_a_flood_of_requests_that_takes_its_answers_leaves_others_their_turn() -
         liar, connection = pair(PAGE, "client", handlers=answer)
         with liar:
             liar.setblocking(False)
-            answered, turns = 0, 0
-            for number in range(1, MANY):
+            sent, answered, turns = 0, 0, 0
+            while sent < MANY:
                 try:
-                    liar.send(packet(NewImageDecoder(), number))
+                    liar.send(packet(NewImageDecoder(), sent + 1))
+                    sent += 1
                 except BlockingIOError:
                     await asyncio.sleep(0)
                     turns += 1

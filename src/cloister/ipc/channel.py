@@ -80,7 +80,12 @@ class Channel:
         if not self._buffer:
             self._buffer = memoryview(bytearray(MAX_PACKET + 1))
         try:
-            size, control, flags, _ = self._socket.recvmsg_into([self._buffer], _CONTROL_SPACE, _RECEIVE)
+            try:
+                size, control, flags, _ = self._socket.recvmsg_into([self._buffer], _CONTROL_SPACE, _RECEIVE)
+            except ConnectionResetError:
+                # Told once, before what waits: the peer went and left packets of ours unread, after it had sent its
+                # own (unix_release_sock() in net/unix/af_unix.c). What it said before it went is still to be judged.
+                size, control, flags, _ = self._socket.recvmsg_into([self._buffer], _CONTROL_SPACE, _RECEIVE)
         except BlockingIOError:
             raise
         except OSError as error:
