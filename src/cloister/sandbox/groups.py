@@ -226,11 +226,23 @@ _LOCKDOWN: Final[Group] = (
     _any("epoll_create1", "make its event loop, while that can be made"),
     _some("socketpair", _one_of(0, 1), "the same: what wakes it"),
     # PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_READ, PR_CAPBSET_DROP, PR_GET_SECUREBITS,
-    # PR_SET_SECUREBITS, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT, PR_SET_MDWE
-    _some("prctl", _one_of(0, 1, 4, 23, 24, 27, 28, 38, 47, 65), "give up: the options that do"),
+    # PR_SET_SECUREBITS, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT, PR_SET_MDWE; SIGKILL for the first, 0 for the second:
+    # the others cannot be taken back, these two could be.
+    _some(
+        "prctl",
+        (
+            (Check(0, 1), Check(1, 9, mask=_POINTER)),
+            (Check(0, 4), Check(1, 0, mask=_POINTER)),
+            *_one_of(0, 23, 24, 27, 28, 38, 47, 65),
+        ),
+        "give up: the options that do, and only that way",
+    ),
     _any("capget capset getresuid setresuid setresgid setgroups getgroups", "give up powers, become nobody"),
     _some("prlimit64", ((Check(0, 0),),), "lower its own limits"),
-    _any("landlock_create_ruleset landlock_add_rule landlock_restrict_self seccomp", "lock itself down"),
+    _any("landlock_create_ruleset landlock_add_rule landlock_restrict_self", "lock itself down"),
+    # SECCOMP_SET_MODE_FILTER for all threads, SECCOMP_GET_ACTION_AVAIL. Never with a listener, which could keep the
+    # calls of what is forked.
+    _some("seccomp", ((Check(0, 1), Check(1, 1, mask=_POINTER)), (Check(0, 2),)), "the same: a filter"),
     # abort() in a child whose pid this filter cannot know. Landlock's scope (Linux 6.12) and the pid namespace
     # keep such a signal inside.
     _any("rt_sigaction tgkill tkill kill", "install the handler of SIGSYS; fail in a forked child"),
