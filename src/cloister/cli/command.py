@@ -204,11 +204,17 @@ def build_parser() -> argparse.ArgumentParser:
     doctor = command(
         "doctor", _lazily("shows", "doctor"), "what this machine's kernel offers, and what each process gets"
     )
-    doctor.add_argument(
+    instead = doctor.add_mutually_exclusive_group()
+    instead.add_argument(
         "--policy",
         metavar="KIND",
         choices=list(MODULES),
         help=f"what a kind of process may do, in words: {', '.join(MODULES)}",
+    )
+    instead.add_argument(
+        "--attack",
+        action="store_true",
+        help="have each kind of process try what it must not do; 3 if anything gets through",
     )
     doctor.add_argument("--json", action="store_true", help="the report for scripts")
     _verbose(doctor)

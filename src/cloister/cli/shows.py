@@ -38,9 +38,13 @@ def demo(arguments: Namespace) -> int:
 
 
 def doctor(arguments: Namespace) -> int:
-    """``cloister doctor``: 0 if every process gets what its policy requires, and else 3."""
+    """``cloister doctor``: 0 if every process gets what its policy requires and nothing gets through, and else 3."""
     from . import examination, policy
 
+    if arguments.attack:
+        from . import attack_report
+
+        return attack_report.run(as_json=arguments.json)
     if arguments.policy:
         policy.show(arguments.policy, as_json=arguments.json)
         return 0
