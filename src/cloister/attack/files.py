@@ -279,7 +279,7 @@ def _of_victim(name: str, file: str, flags: int, sentence: str) -> None:
 
 
 _of_victim(
-    "read another's environment", "environ", O_RDONLY, "Opens the environment of a process of its user."
+    "read the environment of another", "environ", O_RDONLY, "Opens the environment of a process of its user."
 )
-_of_victim("write another's memory", "mem", O_RDWR, "Opens the memory of a process of its user.")
+_of_victim("open the memory of another", "mem", O_RDWR, "Opens the memory of a process of its user.")
 _of_victim("take what another has open", "fd/0", O_RDONLY, "Opens a descriptor of a process of its user.")

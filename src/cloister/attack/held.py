@@ -158,7 +158,7 @@ def have_a_larger_buffer(_at: Targets) -> None:
 
 
 @attempt(Harm.HELD_DESCRIPTORS)
-def mark_a_channels_packets(_at: Targets) -> None:
+def mark_the_packets_of_a_channel(_at: Targets) -> None:
     """Marks what it sends for the routes of somebody else (SO_MARK)."""
     call("setsockopt", _channel(), 1, 36, (ctypes.c_int32 * 1)(1), 4)
 
@@ -275,7 +275,7 @@ def make_a_timer_that_signals(_at: Targets) -> None:
 
 
 @attempt(Harm.EXHAUSTION, _LIMITED)
-def reserve_a_files_room(_at: Targets) -> None:
+def reserve_room_for_a_file(_at: Targets) -> None:
     """Takes memory for a memfd before it is written (fallocate)."""
     with closing(call("memfd_create", b"reserved\0", 0)) as file:
         call("fallocate", file, 0, 0, 1 << 20)

@@ -106,6 +106,6 @@ def keep_a_key(_at: Targets) -> None:
 
 
 @attempt(Harm.KEYRINGS, _KEYS)
-def take_the_users_keyring(_at: Targets) -> None:
+def take_the_keyring_of_its_user(_at: Targets) -> None:
     """Links the keyring of its user into one of its own."""
     call("keyctl", _LINK, _USER_KEYRING, _PROCESS_KEYRING)

@@ -100,7 +100,7 @@ def map_code_twice(_at: Targets) -> None:
 
 
 @attempt(Harm.EXECUTABLE_MEMORY, _EXECUTABLE)
-def have_all_that_is_read_executed(_at: Targets) -> None:
+def have_all_that_is_read_be_code(_at: Targets) -> None:
     """Sets READ_IMPLIES_EXEC, then maps memory that looks harmless to a filter."""
     call("personality", 0x0400000)
     try:
@@ -130,7 +130,7 @@ def hide_memory_from_the_kernel(_at: Targets) -> None:
 
 
 @attempt(Harm.EXECUTABLE_MEMORY)
-def move_the_page_faults_order(_at: Targets) -> None:
+def change_the_order_of_its_pages(_at: Targets) -> None:
     """Rearranges the pages of a mapping (remap_file_pages)."""
     page = _map(_READ | _WRITE, _SHARED | _ANONYMOUS)
     try:

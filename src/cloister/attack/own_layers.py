@@ -132,7 +132,7 @@ def become_root(_at: Targets) -> None:
 
 
 @attempt(Harm.OWN_LAYERS, {errno.EINVAL: Layer.USER_NAMESPACE})
-def join_roots_group(_at: Targets) -> None:
+def join_the_group_of_root(_at: Targets) -> None:
     """Becomes group 0."""
     call("setresgid", 0, 0, 0)
 

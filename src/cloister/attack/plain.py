@@ -56,18 +56,29 @@ def _try(name: str, targets: Targets) -> Tried:
             os.write(answer, msgspec.msgpack.encode(make(name, targets, None)))
         finally:
             os._exit(0)
-    os.close(answer)
-    poll = select.poll()
-    poll.register(answers, select.POLLIN)
-    said = os.read(answers, 4096) if poll.poll(_DEADLINE * 1000) else b""
+    os.close(answer)  # the other end closes when the process becomes another program
+    said = os.read(answers, 4096) if _waited(answers) else b""
     os.close(answers)
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(child, signal.SIGKILL)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    code = _ended(child)
     if said:
         return msgspec.msgpack.decode(said, type=Tried)
     # It became another program, which ended well; or the attempt ended it.
     return Tried(0 if code == 0 else ENDED, "", filtered=False)
+
+
+def _ended(child: int) -> int:
+    """How it ended, within the deadline or by being killed."""
+    process = os.pidfd_open(child)
+    if not _waited(process):
+        os.kill(child, signal.SIGKILL)
+    os.close(process)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def _waited(descriptor: int) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(_DEADLINE * 1000))
 
 
 if __name__ == "__main__":

@@ -202,7 +202,7 @@ def _one_byte() -> tuple[ctypes.Array[ctypes.c_uint64], ctypes.Array[ctypes.c_ch
 
 
 @attempt(Harm.PTRACE, _TRACED)
-def read_anothers_memory(at: Targets) -> None:
+def read_the_memory_of_another(at: Targets) -> None:
     """Copies from the memory of a process of its user; of an address where nothing is."""
     here, _byte = _one_byte()
     there = (ctypes.c_uint64 * 2)(0, 1)
@@ -210,7 +210,7 @@ def read_anothers_memory(at: Targets) -> None:
 
 
 @attempt(Harm.PTRACE, _TRACED)
-def write_anothers_memory(at: Targets) -> None:
+def write_the_memory_of_another(at: Targets) -> None:
     """Copies into the memory of a process of its user; to an address where nothing is."""
     here, _byte = _one_byte()
     there = (ctypes.c_uint64 * 2)(0, 1)
@@ -226,7 +226,7 @@ def read_the_memory_of_who_forked_it(_at: Targets) -> None:
 
 
 @attempt(Harm.PTRACE, _TRACED)
-def take_anothers_descriptor(at: Targets) -> None:
+def take_a_descriptor_of_another(at: Targets) -> None:
     """Copies a descriptor of a process of its user."""
     with closing(call("pidfd_open", at.victim, 0)) as process, closing(call("pidfd_getfd", process, 0, 0)):
         pass
@@ -240,7 +240,7 @@ def take_a_descriptor_of_who_forked_it(_at: Targets) -> None:
 
 
 @attempt(Harm.PTRACE, _TRACED)
-def advise_on_anothers_memory(at: Targets) -> None:
+def advise_on_the_memory_of_another(at: Targets) -> None:
     """Has the kernel page out the memory of a process of its user."""
     here, _byte = _one_byte()
     with closing(call("pidfd_open", at.victim, 0)) as process:
@@ -254,14 +254,14 @@ def compare_with_another_process(at: Targets) -> None:
 
 
 @attempt(Harm.PTRACE, _TRACED)
-def find_anothers_locks(at: Targets) -> None:
+def find_the_locks_of_another(at: Targets) -> None:
     """Reads where the robust futexes of a process of its user are."""
     head, length = ctypes.c_uint64(), ctypes.c_uint64()
     call("get_robust_list", at.victim, head, length)
 
 
 @attempt(Harm.PROCESSES, {errno.ESRCH: Layer.PID_NAMESPACE})
-def set_anothers_limits(at: Targets) -> None:
+def set_the_limits_of_another(at: Targets) -> None:
     """Reads, and could set, the limits of a process of its user."""
     call("prlimit64", at.victim, 7, None, (ctypes.c_uint64 * 2)())
 
@@ -273,7 +273,7 @@ def slow_another_process(at: Targets) -> None:
 
 
 @attempt(Harm.PROCESSES, {errno.ESRCH: Layer.PID_NAMESPACE})
-def move_anothers_memory(at: Targets) -> None:
+def move_the_memory_of_another(at: Targets) -> None:
     """Asks where the pages of a process of its user are, to move them."""
     call("move_pages", at.victim, 0, None, None, None, 0)
 

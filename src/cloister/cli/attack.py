@@ -18,8 +18,9 @@ import pty
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Final, Self
 
 import msgspec
@@ -40,7 +41,7 @@ from cloister.sandbox.syscalls import native
 
 from .targets import targets
 
-__all__ = ["COLUMNS", "Cell", "Progress", "Row", "Survey", "Verdict", "survey"]
+__all__ = ["COLUMNS", "Cell", "Progress", "Rounds", "Row", "Survey", "Verdict", "judge", "survey"]
 
 _INSIDE: Final = "cloister.attack.inside"
 _DEADLINE: Final = 10.0  # seconds for one attempt
@@ -146,7 +147,7 @@ def survey(
     Raises SandboxUnavailable where a layer that a policy requires is not to be had, and LaunchError.
     """
     chosen = [CATALOGUE[name] for name in (CATALOGUE if attempts is None else attempts)]
-    with targets() as at, _Rounds(at, chosen, on_progress) as rounds:
+    with targets() as at, Rounds(at, chosen, on_progress) as rounds:
         first = rounds.begin(without, allow_degraded=bool(without))
         second = rounds.begin({Layer.SECCOMP, *without})
         plain = first.result()
@@ -189,7 +190,7 @@ def _judged(
     return dataclasses.replace(cell, layers=layers, alone=alone)
 
 
-class _Rounds:
+class Rounds:
     """The rounds of one survey, each in a thread of its own: what a thread takes from itself, its zygote has not
     either. To leave the block ends those that still run."""
 
@@ -200,14 +201,15 @@ class _Rounds:
         self._done = 0
         self._of = 2 * len(COLUMNS) * len(attempts)
         self._stopped = False
-        self._pool = ThreadPoolExecutor(3, thread_name_prefix="cloister-attack")
+        self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_error: object) -> None:
         self._stopped = True
-        self._pool.shutdown(cancel_futures=True)
+        for thread in self._threads:
+            thread.join()
 
     def begin(
         self,
@@ -221,12 +223,20 @@ class _Rounds:
         todo = dict.fromkeys(COLUMNS, self._attempts) if attempts is None else attempts
         self._of += sum(map(len, todo.values())) if attempts is not None else 0
 
-        def run() -> Results:
-            if not isolated:
-                _refuse_namespaces()
-            return asyncio.run(self._round(frozenset(without), todo, allow_degraded))
+        future: Future[Results] = Future()
 
-        return self._pool.submit(run)
+        def run() -> None:
+            try:
+                if not isolated:
+                    _refuse_namespaces()
+                future.set_result(asyncio.run(self._round(frozenset(without), todo, allow_degraded)))
+            except BaseException as error:
+                future.set_exception(error)
+
+        thread = threading.Thread(target=run, name="cloister-attack")
+        self._threads.append(thread)
+        thread.start()
+        return future
 
     async def _round(
         self, without: frozenset[Layer], todo: Mapping[str, list[Attempt]], allow_degraded: bool
@@ -302,7 +312,7 @@ async def _tried(attempt: Attempt, process: ChildProcess, connection: Connection
     except TimeoutError:
         process.kill()
         return Cell(Verdict.THROUGH, error="it did not come back")
-    return _answered(attempt, tried)
+    return judge(attempt, tried)
 
 
 def _ended(process: ChildProcess, status: ExitStatus) -> Cell:
@@ -313,7 +323,7 @@ def _ended(process: ChildProcess, status: ExitStatus) -> Cell:
     return Cell(Verdict.THROUGH, error=str(status))
 
 
-def _answered(attempt: Attempt, tried: Tried) -> Cell:
+def judge(attempt: Attempt, tried: Tried) -> Cell:
     if tried.errno == 0:
         return Cell(Verdict.THROUGH, call=tried.call)
     error = errno.errorcode.get(tried.errno, str(tried.errno))
@@ -384,5 +394,5 @@ async def _control_of(at: Targets, attempts: Iterable[Attempt]) -> dict[str, boo
                 could[attempt.name] = False
                 continue
             ended = tried.errno == ENDED
-            could[attempt.name] = not ended and _answered(attempt, tried).verdict is Verdict.THROUGH
+            could[attempt.name] = not ended and judge(attempt, tried).verdict is Verdict.THROUGH
         return could

@@ -96,10 +96,19 @@ def show(found: Survey, console: Console) -> None:
         console.print(Text(f"{kind} could {name}", "bold red"))
 
 
+_SHORT: Final = {
+    "web_content": "web",
+    "request_server": "req",
+    "lookup_server": "look",
+    "image_decoder": "img",
+    "zygote": "zyg",
+}
+
+
 def _heading(kind: str) -> str:
     """``web`` for web_content, ``z:web`` for the zygote's branch that forks it."""
-    short = kind.removeprefix("zygote of ").partition("_")[0]
-    return short if short == kind.partition("_")[0] else f"z:{short}"
+    child = kind.removeprefix("zygote of ")
+    return _SHORT[child] if child == kind else f"z:{_SHORT[child]}"
 
 
 def _cell(cell: Cell) -> Text:
