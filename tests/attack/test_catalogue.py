@@ -23,10 +23,11 @@ ALONE = {
     "listen on a channel", "accept on a channel", "choose the signal of a channel", "put a filter on a channel",
     "ask a channel about the network", "grow the pipe of its last words", "lock what it holds",
     # A little of the kernel's memory each; the number of them is limited by that of descriptors or of signals.
-    "make a pipe", "make a counter", "make a timer", "make a timer that signals", "reserve room for a file",
-    # Keys of its own, and those of the session where that is not a new one.
-    "read a key", "find a key", "request a key", "keep a key", "take the keyring of its user",
-    # Code that was never written in memory: the kernel has no other switch for it (noexec does not cover memfds).
+    "make a pipe", "make a counter", "make a timer", "reserve room for a file",
+    # Keys of its own, and of the user that it is inside, which has none.
+    "keep a key", "take the keyring of its user",
+    # Code that was never written in memory: the kernel has no other switch for it. (To run a memfd there is one, for
+    # those whom root started.)
     "map code from a memfd", "map code twice", "run a program from memory",
     # The kernel's own surface, and what it tells: nothing of it reaches anybody by itself.
     "call as a 32 bit program", "call as an x32 program", "unshare as an x32 program",
@@ -47,7 +48,7 @@ ALONE = {
 }  # fmt: skip
 """What one layer alone denies, on some machine."""
 
-ONE_LAYER = {Harm.LEFT_DESCRIPTORS, Harm.ENVIRONMENT, Harm.KEYRINGS}
+ONE_LAYER = {Harm.LEFT_DESCRIPTORS, Harm.ENVIRONMENT}
 """Harms that no attempt shows two layers against: the other one is on the launcher's side."""
 
 SOMETIMES = {
@@ -171,3 +172,4 @@ def test_an_error_that_no_layer_gives_is_no_denial() -> None:
     assert judge(restart, Tried(errno.EPERM, "reboot", filtered=True)).layers == (Layer.SECCOMP,)
     assert judge(restart, Tried(errno.ENOSYS, "reboot", filtered=False)).verdict is Verdict.ABSENT
     assert judge(restart, Tried(0, "reboot", filtered=False)).verdict is Verdict.THROUGH
+    assert judge(restart, Tried(0, "", filtered=False, signal=11)).verdict is Verdict.THROUGH

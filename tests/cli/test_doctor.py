@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from rich.console import Console
 
+from cloister.cli.attack import COLUMNS, Cell, Row, Survey, Verdict
+from cloister.cli.attack_report import show as show_attack
 from cloister.cli.examination import Examination, LayerHere, ProcessHere, show
+from cloister.sandbox import Layer
 
 FOUND = Examination(
     kernel="6.1",
@@ -41,3 +45,24 @@ def test_a_machine_that_is_refused_is_told_why(capsys: pytest.CaptureFixture[str
     assert "web_content was not started: no landlock" in out
     assert "no Landlock" in out
     assert "Every process gets" not in out
+
+
+def test_the_matrix_of_attacks_fits_a_terminal_and_tells_what_got_through(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    denied = Cell(Verdict.DENIED, (Layer.SECCOMP, Layer.EMPTY_ROOT))
+    cells = dict.fromkeys(COLUMNS, denied) | {
+        "web_content": Cell(Verdict.DENIED, (Layer.EMPTY_ROOT,), alone=True),
+        "request_server": Cell(Verdict.THROUGH),
+        "lookup_server": Cell(Verdict.ALLOWED),
+        "image_decoder": Cell(Verdict.ABSENT),
+    }
+    found = Survey((Row("open a file", "files", "Opens it.", control=True, cells=cells),))
+    show_attack(found, Console(width=80))
+    shown = capsys.readouterr().out
+    lines = shown.splitlines()
+    assert max(map(len, lines)) <= 80
+    line = next(line for line in lines if "open a file" in line)
+    assert line.split() == ["open", "a", "file", "R", "1", "✗✗✗", "may", "–", *["SR"] * 5]
+    assert "request_server could open a file" in lines
+    assert "1 attempts by 9 kinds of process: 6 denied" in shown

@@ -22,7 +22,7 @@ from ..ipc.codec import codec
 from ..ipc.start import Start
 from ..sandbox import Layer, Limits, Policy, landlock, privileges, seccomp
 from . import calls, held, memory
-from .serve import serve
+from .serve import serve, serve_by_forking
 
 __all__ = ["POLICY", "main", "preload"]
 
@@ -75,7 +75,7 @@ def main(start: Start) -> None:
     held.hand_over(start.control.fileno(), *(channel.fileno() for channel in start.channels))
     if options.child is None:
         held.hand_over(start.control.fileno(), work.fileno(), *landlock.descriptors())
-        serve(work, options.targets, _filter(sandbox.zygote_policy([POLICY])))
+        serve_by_forking(work, options.targets, _filter(sandbox.zygote_policy([POLICY])))
         return
     if _module is None:
         raise RuntimeError("inside.main needs a kind's module to be preloaded")

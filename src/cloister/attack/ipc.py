@@ -74,8 +74,8 @@ def open_a_queue_by_name(at: Targets) -> None:
 
 
 _KEYS: Final = {
-    errno.EACCES: Layer.UNPRIVILEGED_USER,  # a key's mask lets in whoever possesses it, and nobody for being its user
-    errno.ENOKEY: Layer.UNPRIVILEGED_USER,
+    errno.EACCES: Layer.OWN_KEYRING,
+    errno.ENOKEY: Layer.OWN_KEYRING,
 }
 
 

@@ -25,15 +25,16 @@ from typing import Final, Self
 
 import msgspec
 
+from cloister import ends
 from cloister.attack.attempt import KINDS, Attempt
 from cloister.attack.catalogue import CATALOGUE
-from cloister.errors import BadMessage, ChannelClosed, CloisterError, TimeoutError
+from cloister.errors import BadMessage, ChannelClosed, CloisterError
 from cloister.interfaces import image_decoder, lookup_server, request_server, web_content
-from cloister.interfaces.attack import ATTACK, ENDED, Options, PreloadOptions, Targets, Tried, Try
+from cloister.interfaces.attack import ATTACK, Options, PreloadOptions, Targets, Tried, Try
 from cloister.interfaces.control import CONTROL
 from cloister.interfaces.zygote import PreloadKind
 from cloister.ipc import Channel, Connection
-from cloister.process import ChildProcess, ExitStatus, Zygote
+from cloister.process import ChildProcess, Zygote
 from cloister.process.kinds import MODULES
 from cloister.sandbox import NAMESPACES, Layer, bpf
 from cloister.sandbox.kernel import prctl, syscall
@@ -307,23 +308,27 @@ async def _attacker(
 async def _tried(attempt: Attempt, process: ChildProcess, connection: Connection) -> Cell:
     try:
         tried, _ = await connection.request(Try(attempt.name), timeout=_DEADLINE)
-    except (ChannelClosed, BadMessage):
-        return _ended(process, await process.wait(_DEADLINE))
+    except ChannelClosed:
+        try:
+            status = await process.wait(_DEADLINE)
+        except TimeoutError:
+            return Cell(Verdict.THROUGH, error="it closed its channel and went on")
+        tried = Tried(0, "", filtered=False, signal=status.signal or 0)
+    except BadMessage:
+        return Cell(Verdict.THROUGH, error="it answered something else")
     except TimeoutError:
         process.kill()
         return Cell(Verdict.THROUGH, error="it did not come back")
+    if tried.signal == signal.SIGSYS:
+        said = process.last_words.violation if process.last_words is not None else None
+        return Cell(Verdict.DENIED, (Layer.SECCOMP,), said[0] if said else "", "SIGSYS")
     return judge(attempt, tried)
 
 
-def _ended(process: ChildProcess, status: ExitStatus) -> Cell:
-    if status.signal == signal.SIGSYS:
-        said = process.last_words.violation if process.last_words is not None else None
-        return Cell(Verdict.DENIED, (Layer.SECCOMP,), said[0] if said else "", "SIGSYS")
-    # It has become another program, say.
-    return Cell(Verdict.THROUGH, error=str(status))
-
-
 def judge(attempt: Attempt, tried: Tried) -> Cell:
+    """What an answer means. Whatever is not a denial by a known layer got through."""
+    if tried.signal:
+        return Cell(Verdict.THROUGH, error=ends.signal_name(tried.signal))
     if tried.errno == 0:
         return Cell(Verdict.THROUGH, call=tried.call)
     error = errno.errorcode.get(tried.errno, str(tried.errno))
@@ -393,6 +398,5 @@ async def _control_of(at: Targets, attempts: Iterable[Attempt]) -> dict[str, boo
             except CloisterError:
                 could[attempt.name] = False
                 continue
-            ended = tried.errno == ENDED
-            could[attempt.name] = not ended and judge(attempt, tried).verdict is Verdict.THROUGH
+            could[attempt.name] = not tried.signal and judge(attempt, tried).verdict is Verdict.THROUGH
         return could

@@ -31,6 +31,7 @@ _LETTERS: Final[dict[str, tuple[str, frozenset[Layer]]]] = {
     "X": ("no executable memory", frozenset({Layer.NO_EXECUTABLE_MEMORY})),
     "M": ("limits", frozenset({Layer.LIMITS})),
     "D": ("closed descriptors", frozenset({Layer.DESCRIPTORS})),
+    "K": ("no keys of the session", frozenset({Layer.OWN_KEYRING})),
     "E": ("a bare environment", frozenset({Layer.ENVIRONMENT})),
     "P": ("no new privileges", frozenset({Layer.NO_NEW_PRIVILEGES})),
 }

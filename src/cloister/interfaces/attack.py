@@ -13,7 +13,7 @@ from msgspec import Meta
 from .base import Interface, Port, ProcessId, Reply, Request
 from .zygote import ModuleName
 
-__all__ = ["ATTACK", "ENDED", "Options", "PreloadOptions", "Targets", "Tried", "Try"]
+__all__ = ["ATTACK", "Options", "PreloadOptions", "Targets", "Tried", "Try"]
 
 AttemptName = Annotated[str, Meta(min_length=1, max_length=80)]
 Path = Annotated[str, Meta(max_length=1024)]
@@ -57,17 +57,15 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     child: bytes | None = None
 
 
-ENDED = 4095
-"""No errno of the kernel's: the attempt ended its process."""
-
-
 class Tried(Reply, frozen=True):
     """``errno`` is what the kernel said, 0 where it let it happen; ``call`` is the last system call that was made, and
-    ``filtered`` whether it is the process's own filter that says so."""
+    ``filtered`` whether it is the process's own filter that says so. A process that makes each attempt in another one
+    says which ``signal`` ended that."""
 
     errno: Annotated[int, Meta(ge=0, le=4095)]
     call: Annotated[str, Meta(max_length=64)]
     filtered: bool
+    signal: Annotated[int, Meta(ge=0, le=64)] = 0
 
 
 class Try(Request[Tried], frozen=True):
