@@ -173,13 +173,14 @@ _SOCKETS: Final[Group] = (
     _some("ioctl", _one_of(1, 0x8910), "the name of a scope in a link-local address (SIOCGIFNAME)"),
 )
 
-# O_WRONLY, O_RDWR, O_CREAT, O_TRUNC, O_APPEND and the bit of O_TMPFILE that is not O_DIRECTORY.
-_OPEN_FOR_WRITING: Final = 0o1 | 0o2 | 0o100 | 0o1000 | 0o2000 | 0o20000000
+# O_WRONLY, O_RDWR, O_CREAT, O_TRUNC, O_APPEND, the bit of O_TMPFILE that is not O_DIRECTORY, and O_PATH, by which
+# Landlock lets any file be held.
+_NOT_FOR_READING: Final = 0o1 | 0o2 | 0o100 | 0o1000 | 0o2000 | 0o20000000 | 0o10000000
 
 _READ_FILES: Final[Group] = (
     # Which files is for Landlock and the empty root to say: a filter cannot read a path.
-    _some("openat", _without(2, _OPEN_FOR_WRITING), "open for reading the files that are listed below"),
-    _some("open", _without(1, _OPEN_FOR_WRITING), "the same, by musl"),
+    _some("openat", _without(2, _NOT_FOR_READING), "open for reading the files that are listed below"),
+    _some("open", _without(1, _NOT_FOR_READING), "the same, by musl"),
     _any("read lseek", "read them"),
     _any(
         "newfstatat stat lstat access readlink getdents64",
