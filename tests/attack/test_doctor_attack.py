@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import functools
 import json
 import os
@@ -10,34 +11,64 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cloister.cli import attack, shows
 from cloister.sandbox import Layer
 from tests.attack.other_user import become_nobody
+from tests.sandbox.situations import kernel_without
 
 COMMAND = [sys.executable, "-m", "cloister", "doctor", "--attack"]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
-def test_nothing_gets_through_for_another_user_either(tmp_path_factory: pytest.TempPathFactory) -> None:
+def attacked(before: Callable[[], None]) -> tuple[int, dict[str, Any]]:
+    """The exit code and the report of the command in a process that has done ``before``."""
     done = subprocess.run(
         [*COMMAND, "--json"],
         capture_output=True,
-        timeout=50,
+        timeout=55,
         check=False,
-        preexec_fn=become_nobody,
+        preexec_fn=before,
         cwd="/",
         env={"PATH": os.environ["PATH"], "LANG": "C.UTF-8"},
     )
-    assert done.returncode == 0, done.stderr.decode()
-    found = json.loads(done.stdout)
-    assert found["through"] == []
+    assert done.stdout, done.stderr.decode()
+    return done.returncode, json.loads(done.stdout)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
+def test_nothing_gets_through_for_another_user_either() -> None:
+    code, found = attacked(become_nobody)
+    assert (code, found["through"]) == (0, [])
     assert found["denied"] > 1500
     mounting = next(each for each in found["attempts"] if each["name"] == "mount")
     assert not mounting["control"], "it is still root"
+
+
+def test_without_namespaces_a_page_learns_which_files_there_are_and_no_more() -> None:
+    """The empty root is what hides that, and its fonts are what it asks for."""
+    code, found = attacked(kernel_without("unshare", errno.EPERM))
+    kinds = {each["kind"] for each in found["through"]}
+    assert {each["attempt"] for each in found["through"]} == {"ask whether a file is there"}
+    assert kinds == {"web_content", "zygote of web_content"}
+    assert code == 3
+
+
+def test_where_keys_are_refused_none_is_left_behind() -> None:
+    """As in a container: what could not be taken back must not be made."""
+    script = "from cloister.cli.targets import targets\nwith targets() as at: print(at.key)"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        timeout=30,
+        check=True,
+        preexec_fn=kernel_without("keyctl", errno.EPERM),
+    )
+    assert done.stdout == b"0\n"
 
 
 def test_what_gets_through_is_named_and_ends_with_3(

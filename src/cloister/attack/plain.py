@@ -31,7 +31,9 @@ def main(number: int) -> None:
     poll = select.poll()
     poll.register(number, select.POLLIN)
     poll.poll()
-    serve_by_forking(work, msgspec.msgpack.decode(work.receive()[0], type=Targets), None)
+    targets = msgspec.msgpack.decode(work.receive()[0], type=Targets)
+    with open(targets.secret, "rb"):  # noqa: PTH123 - left open, for the attempt that looks for such
+        serve_by_forking(work, targets, None)
 
 
 if __name__ == "__main__":

@@ -157,7 +157,7 @@ def survey(
             kind: [CATALOGUE[name] for name, cell in cells.items() if _BEHIND_NAMESPACES & {*cell.layers}]
             for kind, cells in plain.items()
         }
-        third = rounds.begin(without, attempts=rest, isolated=False)
+        third = rounds.begin({Layer.EMPTY_ROOT, *without}, attempts=rest, isolated=False)
         control = _control(at, chosen)
         no_seccomp, no_namespaces = second.result(), third.result()
     return Survey(

@@ -24,6 +24,7 @@ _VARIABLE: Final = "CLOISTER_DOCTOR"
 _PRIVATE: Final = 0
 _REMOVE: Final = 0
 _SESSION_KEYRING: Final = -3
+_KEYRING_ID: Final = 0
 _INVALIDATE: Final = 21
 _CREATE_FOR_ALL: Final = 0o102  # O_RDWR | O_CREAT
 
@@ -156,6 +157,7 @@ def _queue(stack: ExitStack) -> str:
 
 def _key(stack: ExitStack) -> int:
     try:
+        syscall("keyctl", _KEYRING_ID, _SESSION_KEYRING, 1, 0, 0)  # what cannot be taken back is not made
         key = syscall("add_key", b"user", b"cloister-doctor", b"secret", 6, _SESSION_KEYRING)
     except OSError:  # containers refuse it
         return 0
