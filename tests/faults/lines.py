@@ -16,6 +16,7 @@ from cloister.interfaces.lookup_server import LOOKUP, LOOKUP_ADMIN
 from cloister.interfaces.monitor import MONITOR
 from cloister.interfaces.request_server import REQUEST_CONTROL, REQUESTS
 from cloister.interfaces.web_content import PAGE, WEB_CONTENT_CONTROL
+from cloister.interfaces.attack import ATTACK
 from cloister.interfaces.zygote import BRANCH, LAUNCH, ZYGOTE
 
 __all__ = ["KINDS", "LINES", "OF_OTHERS", "UNREACHABLE", "Line", "Point", "every_interface", "points"]
@@ -54,8 +55,9 @@ LINES = (
 """The browser sees what passes on its own; a relay in the test stands in the middle of the others."""
 
 
-OF_OTHERS = frozenset({MONITOR})
-"""What the browser speaks with programs that are none of its processes; tests/browser/test_monitor.py ends those."""
+OF_OTHERS = frozenset({MONITOR, ATTACK})
+"""What the browser speaks with programs that are none of its processes (tests/browser/test_monitor.py ends those), and
+the doctor with processes that are there to end (tests/attack)."""
 
 
 @dataclass(frozen=True)

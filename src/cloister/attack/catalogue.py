@@ -5,7 +5,7 @@ from __future__ import annotations
 from cloister.interfaces.attack import Targets, Tried
 from cloister.sandbox import Policy
 
-# Their order is that of the report.
+# Their order is that in which the attempts are made.
 from . import (  # noqa: F401 - each puts its attempts into the catalogue
     calls,
     files,

@@ -26,7 +26,7 @@ from typing import Final, Self
 import msgspec
 
 from cloister import ends
-from cloister.attack.attempt import KINDS, Attempt
+from cloister.attack.attempt import KINDS, Attempt, Harm
 from cloister.attack.catalogue import CATALOGUE
 from cloister.errors import BadMessage, ChannelClosed, CloisterError
 from cloister.interfaces import image_decoder, lookup_server, request_server, web_content
@@ -68,6 +68,9 @@ _OPTIONS: Final[dict[str, msgspec.Struct]] = {
     "lookup_server": lookup_server.Options(),
     "image_decoder": image_decoder.Options(),
 }
+
+
+_HARMS: Final = list(Harm)
 
 
 class Verdict(enum.StrEnum):
@@ -172,7 +175,7 @@ def survey(
                     for kind, cells in plain.items()
                 },
             )
-            for attempt in chosen
+            for attempt in sorted(chosen, key=lambda attempt: _HARMS.index(attempt.harm))
         )
     )
 

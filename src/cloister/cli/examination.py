@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import threading
 import time
@@ -13,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cloister import Browser, NetworkPolicy, Page, ProcessInfo
-from cloister.errors import CloisterError, SandboxUnavailable
+from cloister.errors import CloisterError, LaunchError, SandboxUnavailable
 from cloister.process.kinds import MODULES
 from cloister.sandbox import machine
 
@@ -79,28 +78,36 @@ def _processes(*, allow_degraded: bool) -> tuple[ProcessHere, ...]:
         # A page that waits for an answer has every kind of process.
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
         page = browser.new_page()
-        waiting = threading.Thread(target=_load_in_vain, args=(page, url))
+        failures: list[CloisterError] = []
+        waiting = threading.Thread(target=_load_in_vain, args=(page, url, failures))
         waiting.start()
         try:
-            return _all_kinds(browser)
+            return _all_kinds(browser, failures)
         finally:
             page.close()
             waiting.join()
 
 
-def _load_in_vain(page: Page, url: str) -> None:
-    with contextlib.suppress(CloisterError):
+def _load_in_vain(page: Page, url: str, failures: list[CloisterError]) -> None:
+    try:
         page.goto(url, timeout=_DEADLINE * 1000)
+    except CloisterError as error:
+        failures.append(error)
 
 
-def _all_kinds(browser: Browser) -> tuple[ProcessHere, ...]:
+def _all_kinds(browser: Browser, failures: list[CloisterError]) -> tuple[ProcessHere, ...]:
+    """One process of each kind. Raises LaunchError when one does not come up."""
     end = time.monotonic() + _DEADLINE
     while True:
+        failed = bool(failures)  # asked first: what fails may have come up before
         kinds: dict[str, ProcessInfo] = {}
         for info in browser.processes():
             kinds.setdefault(info.kind, info)
-        if kinds.keys() >= MODULES.keys() or time.monotonic() > end:
+        if not (absent := MODULES.keys() - kinds.keys()):
             return tuple(ProcessHere(kind, tuple(i.layers), tuple(i.missing)) for kind, i in kinds.items())
+        if failed or time.monotonic() > end:
+            why = failures[0] if failures else f"not within {_DEADLINE:g} s"
+            raise LaunchError(f"{', '.join(sorted(absent))} did not come up: {why}")
         time.sleep(0.01)
 
 
