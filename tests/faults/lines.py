@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cloister import interfaces
+from cloister.interfaces.attack import ATTACK
 from cloister.interfaces.base import Failure, Interface, Message
 from cloister.interfaces.control import CONTROL, Refused, Shutdown
 from cloister.interfaces.image_decoder import IMAGES, DecodeFile
@@ -16,7 +17,6 @@ from cloister.interfaces.lookup_server import LOOKUP, LOOKUP_ADMIN
 from cloister.interfaces.monitor import MONITOR
 from cloister.interfaces.request_server import REQUEST_CONTROL, REQUESTS
 from cloister.interfaces.web_content import PAGE, WEB_CONTENT_CONTROL
-from cloister.interfaces.attack import ATTACK
 from cloister.interfaces.zygote import BRANCH, LAUNCH, ZYGOTE
 
 __all__ = ["KINDS", "LINES", "OF_OTHERS", "UNREACHABLE", "Line", "Point", "every_interface", "points"]

@@ -104,13 +104,12 @@ def unshare(namespace: Layer) -> bool:
 
 
 def forbid_executable_memfds() -> None:
-    """In the first process of a new pid namespace: no memfd in it can be run as a program, nor mapped as code. Only
-    for a process that was started as root; elsewhere it changes nothing. A second layer: seccomp denies execve(2).
+    """In the first process of a new pid namespace: no memfd in it can be run as a program; mapped as code it can be.
+    Only for a process that was started as root; elsewhere it changes nothing. A second layer: seccomp denies execve(2).
     """
     if Layer.PID_NAMESPACE in in_force():
-        with contextlib.suppress(
-            OSError
-        ):  # before Linux 6.3; a /proc/sys that is read-only, or not this user's
+        # Before Linux 6.3; a /proc/sys that is read-only, or not this user's.
+        with contextlib.suppress(OSError):
             Path("/proc/sys/vm/memfd_noexec").write_text("2")
 
 
