@@ -19,7 +19,7 @@ HEAVY = (
     "PIL",
     "plutoprint",
     "turbohtml",
-    "httpcore",
+    "h2",
     "asyncio",
 )
 

@@ -7,6 +7,8 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from tests.servers import Authority
@@ -14,13 +16,37 @@ from tests.servers import Authority
 from cloister.errors import RequestFailed
 from cloister.interfaces.base import FailureCode
 from cloister.interfaces.lookup_server import LOOKUP, Connect, Connected
-from cloister.interfaces.request_server import Options
+from cloister.interfaces.request_server import Fetch, Options
 from cloister.ipc import Channel, Connection, Descriptors
 from cloister.request_server import tls
-from cloister.request_server.backend import LookupBackend
-from cloister.request_server.client import Client
+from cloister.request_server.client import Client, Response
+from cloister.request_server.dial import Dialer
 
-Opener = Callable[..., AbstractAsyncContextManager[Client]]
+
+@dataclass(frozen=True)
+class Fetched:
+    """A response that was read to its end."""
+
+    response: Response
+    body: bytes
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.response, name)
+
+
+class Fetcher:
+    """A client whose responses are read to their ends."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+
+    async def fetch(self, fetch: Fetch, body: bytes = b"") -> Fetched:
+        async with self.client.open(fetch, body) as response:
+            pieces = [piece async for piece in response.body]
+        return Fetched(response, b"".join(pieces))
+
+
+Opener = Callable[..., AbstractAsyncContextManager[Fetcher]]
 Announce = Callable[[str, int], Awaitable[None]]
 
 
@@ -54,16 +80,16 @@ def client(authority: Authority) -> Opener:
         pass
 
     @contextlib.asynccontextmanager
-    async def open_client(announce: Announce = nobody_minds, **limits: int) -> AsyncIterator[Client]:
+    async def open_client(announce: Announce = nobody_minds, **limits: Any) -> AsyncIterator[Fetcher]:
         ours, theirs = Channel.pair()
         lookup = Connection(theirs, LOOKUP, "server", {Connect: connect})
         asking = Connection(ours, LOOKUP, "client")
         options = Options(user_agent="Cloister tests", **limits)
-        made = Client(options, LookupBackend(asking, options.request_timeout / 1000), context, announce)
+        made = Client(options, Dialer(asking, context, options.request_timeout / 1000).dial, announce)
         try:
-            yield made
+            yield Fetcher(made)
         finally:
-            await made.close()
+            made.close()
             asking.close()
             lookup.close()
 

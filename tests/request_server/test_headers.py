@@ -6,13 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloister.interfaces.request_server import Destination
-from cloister.request_server.headers import Headers, forwarded, request
+from cloister.interfaces.request_server import Destination, Options
+from cloister.request_server.exchange import Headers
+from cloister.request_server.headers import forwarded, request
 from cloister.request_server.urls import parse
 
 
-def asked(url: str, destination: Destination = Destination.DOCUMENT, source: str = "") -> dict[str, str]:
-    made = request(parse(url), destination, source, "Agent/1")
+def asked(url: str, destination: Destination = Destination.DOCUMENT) -> dict[str, str]:
+    made = request(parse(url), destination, Options(user_agent="Agent/1"))
     return {name.decode().lower(): value.decode() for name, value in made}
 
 

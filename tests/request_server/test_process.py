@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import pytest
@@ -85,7 +86,7 @@ class Child:
 
 
 @contextlib.asynccontextmanager
-async def start(roots: str = "", **limits: int) -> AsyncIterator[Child]:
+async def start(roots: str = "", **limits: Any) -> AsyncIterator[Child]:
     pairs = [Channel.pair() for _ in range(3)]
     theirs = [pair[1] for pair in pairs]
     ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from cloister.errors import RequestFailed
 from cloister.interfaces.base import FailureCode
-from cloister.request_server.urls import parse, port, redirect, referrer
+from cloister.request_server.urls import parse, port, redirect
 
 BASE = parse("https://example.com/a/b?q#part")
 
@@ -108,21 +108,3 @@ def test_any_location_leads_to_a_fetchable_url_or_is_refused(location: bytes) ->
     assert len(target.href) <= 8192
     assert not target.username
     assert not target.password
-
-
-@pytest.mark.parametrize(
-    ("source", "target", "told"),
-    [
-        ("https://a.example/page?q#f", "https://a.example/x", "https://a.example/page?q"),
-        ("https://user:pw@a.example/page", "https://a.example/x", "https://a.example/page"),
-        ("https://a.example/page", "https://b.example/", "https://a.example/"),
-        ("https://a.example/page", "https://a.example:8443/", "https://a.example/"),
-        ("http://a.example/page", "https://a.example/", "http://a.example/"),
-        ("https://a.example/page", "http://a.example/", ""),
-        ("about:blank", "https://a.example/", ""),
-        ("file:///home/me/private.html", "https://a.example/", ""),
-        ("", "https://a.example/", ""),
-    ],
-)
-def test_only_the_same_origin_learns_which_page_asks(source: str, target: str, told: str) -> None:
-    assert referrer(source, parse(target)) == told

@@ -116,7 +116,9 @@ class FailureCode(enum.StrEnum):
     TOO_MANY_REQUESTS = "too_many_requests"
     TOO_LARGE = "too_large"
     BAD_RESPONSE = "bad_response"
+    BAD_REQUEST = "bad_request"  # a method or a header that no page may use
     BAD_URL = "bad_url"
+    MIXED_CONTENT = "mixed_content"  # over http, for a page that came by https
     UNSUPPORTED_SCHEME = "unsupported_scheme"
     UNSUPPORTED_TYPE = "unsupported_type"
     # images and pages

@@ -15,8 +15,11 @@ from .base import Blob, ByteCount, Interface, Milliseconds, Reply, Request, Url
 from .control import CONTROL
 
 __all__ = [
+    "MAX_REQUEST_BODY",
     "REQUESTS",
     "REQUEST_CONTROL",
+    "ClientHints",
+    "Credentials",
     "Destination",
     "DocumentAllowed",
     "DocumentFrom",
@@ -24,10 +27,20 @@ __all__ = [
     "Fetched",
     "Options",
     "PreloadOptions",
+    "ReferrerPolicy",
 ]
 
 HeaderName = Annotated[str, Meta(min_length=1, max_length=128)]
 HeaderValue = Annotated[str, Meta(max_length=4096)]
+HintText = Annotated[
+    str, Meta(max_length=64, pattern=r"^[ !#-\[\]-~]*$")
+]  # printable, no quote, no backslash
+Method = Annotated[
+    str, Meta(max_length=32, pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
+]  # RFC 9110, 5.6.2: token
+
+MAX_REQUEST_BODY = 64 * 1024 * 1024
+"""Bytes of :attr:`Fetch.body`."""
 
 
 class Destination(enum.StrEnum):
@@ -37,6 +50,36 @@ class Destination(enum.StrEnum):
     STYLE = "style"
     IMAGE = "image"
     FONT = "font"
+
+
+class ReferrerPolicy(enum.StrEnum):
+    """What of the page's URL a server is told (Referrer Policy, W3C)."""
+
+    NO_REFERRER = "no-referrer"
+    NO_REFERRER_WHEN_DOWNGRADE = "no-referrer-when-downgrade"
+    SAME_ORIGIN = "same-origin"
+    ORIGIN = "origin"
+    STRICT_ORIGIN = "strict-origin"
+    ORIGIN_WHEN_CROSS_ORIGIN = "origin-when-cross-origin"
+    STRICT_ORIGIN_WHEN_CROSS_ORIGIN = "strict-origin-when-cross-origin"
+    UNSAFE_URL = "unsafe-url"
+
+
+class Credentials(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A name and a password for ``origin`` (``https://host``, ``http://host:port``; the URL standard's spelling)."""
+
+    origin: Annotated[str, Meta(max_length=300)]
+    username: Annotated[str, Meta(max_length=256, pattern=r"^[^:\x00-\x1f\x7f]*$")]  # RFC 7617, 2
+    password: Annotated[str, Meta(max_length=256, pattern=r"^[^\x00-\x1f\x7f]*$")]
+
+
+class ClientHints(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What ``Sec-CH-UA`` and its like say (User-Agent Client Hints, WICG): the same as the user agent, in other
+    words. ``brands`` are names and their major versions."""
+
+    brands: Annotated[tuple[tuple[HintText, HintText], ...], Meta(max_length=8)]
+    platform: HintText
+    mobile: bool = False
 
 
 class PreloadOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -54,6 +97,8 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_response_bytes: ByteCount = 64 * 1024 * 1024  # of one decoded body
     max_total_bytes: ByteCount = 256 * 1024 * 1024  # of all decoded bodies
     request_timeout: Milliseconds = 30_000
+    client_hints: ClientHints | None = None
+    credentials: Annotated[tuple[Credentials, ...], Meta(max_length=64)] = ()
 
 
 class Fetched(Reply, frozen=True):
@@ -68,11 +113,20 @@ class Fetched(Reply, frozen=True):
 
 
 class Fetch(Request[Fetched], frozen=True):
-    """GET ``url``. Any status is a reply; a Failure means that there is no response."""
+    """Ask for ``url``. Any status is a reply; a Failure means that there is no response.
+
+    ``referrer`` is the document that asks, in full: how much of it the server is told is ``referrer_policy``'s to
+    say, and from a document of https nothing is fetched over http. ``headers`` go along with our own. Fails with
+    BAD_REQUEST for a method or a header that the Fetch standard forbids a page.
+    """
 
     url: Url
     destination: Destination
     referrer: Annotated[str, Meta(max_length=8192)] = ""
+    referrer_policy: ReferrerPolicy = ReferrerPolicy.STRICT_ORIGIN_WHEN_CROSS_ORIGIN
+    method: Method = "GET"
+    headers: Annotated[tuple[tuple[HeaderName, HeaderValue], ...], Meta(max_length=64)] = ()
+    body: Blob = Blob(0, b"")
 
 
 class DocumentAllowed(Reply, frozen=True):

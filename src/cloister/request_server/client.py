@@ -3,262 +3,205 @@
 from __future__ import annotations
 
 import asyncio
-import collections
 import contextlib
-import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final
 
-import ada_url
-import h2.connection
-import h2.errors
-import h2.exceptions
-import httpcore
 import msgspec
 
 from ..errors import BadMessage, ChannelClosed, RequestFailed
 from ..interfaces.base import FailureCode
 from ..interfaces.request_server import Destination, Fetch, Options
-from . import decoding, headers, urls
+from . import headers, redirects, referrers, upgrades, urls
+from .body import Body
+from .credentials import Keyring
+from .exchange import Answer, Asked, Broken
+from .pool import Dial, Pool
+from .redirects import Step
 
 __all__ = ["Client", "Response"]
 
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_MAX_CONNECTIONS = 32
-_MAX_PER_HTTP_ORIGIN = 6  # as browsers do; https is left to HTTP/2, and to the total
-_MAX_DISCARDED = 64 * 1024  # bytes of a redirect's body that are read to keep its connection
-_GOODBYE = 1.0  # seconds
+_MAX_DISCARDED: Final = 64 * 1024
+"""Bytes of a body that nobody wants, a redirect's, which are read to keep its connection."""
 
 
 class Response(msgspec.Struct, frozen=True):
-    """What a fetch came to. ``url`` is where the redirects ended, ``body`` is decoded."""
+    """What a fetch came to, once its head is there. ``url`` is where the redirects ended, ``body`` is decoded and read
+    by whoever wants it."""
 
     url: str
     status: int
     content_type: str
     headers: tuple[tuple[str, str], ...]
-    body: bytearray
+    body: Body
     requests: int
 
 
 class Client:
-    """Fetches for one page, within ``options``'s limits, over connections from ``backend``.
+    """Fetches for one page, within ``options``'s limits, over connections that ``dial`` makes.
 
     ``announce(url, redirects)`` is awaited before a document is asked for anywhere, and may fail the fetch.
     """
 
-    def __init__(
-        self,
-        options: Options,
-        backend: httpcore.AsyncNetworkBackend,
-        ssl_context: ssl.SSLContext,
-        announce: Callable[[str, int], Awaitable[None]],
-    ) -> None:
+    def __init__(self, options: Options, dial: Dial, announce: Callable[[str, int], Awaitable[None]]) -> None:
         self._options = options
         self._announce = announce
         self._requests_left = options.max_requests
         self._bytes_left = options.max_total_bytes
-        self._slots: dict[str, asyncio.Semaphore] = collections.defaultdict(
-            lambda: asyncio.Semaphore(_MAX_PER_HTTP_ORIGIN)
-        )
-        self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=ssl_context, max_connections=_MAX_CONNECTIONS, http2=True, network_backend=backend
-        )
+        self._pool = Pool(dial)
+        self._strict_transport = upgrades.StrictTransport()
+        self._keyring = Keyring(options.credentials)
+        self._document_origin = ""
+        """Of the page's document, or of where its redirects have led so far."""
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Close every connection."""
-        await self._pool.aclose()
+        self._pool.close()
 
-    async def fetch(self, fetch: Fetch) -> Response:
-        """GET ``fetch.url`` and follow where it leads. Cancelling this closes what it had under way.
+    @contextlib.asynccontextmanager
+    async def open(self, fetch: Fetch, body: bytes = b"") -> AsyncIterator[Response]:
+        """Ask for ``fetch.url``, follow where it leads, and give the response while the ``async with`` lasts, its
+        time limit included. Leaving it, or being cancelled, closes what is under way.
 
         Raises :class:`RequestFailed`; any HTTP status is a response.
         """
         seconds = self._options.request_timeout / 1000
         url = urls.parse(fetch.url)
-        redirects = 0
+        step = Step(url, headers.method(fetch), headers.own(fetch), body, fetch.referrer_policy)
+        under_way = _UnderWay(step)
         try:
             async with asyncio.timeout(seconds):
-                while isinstance(found := await self._get(url, fetch, redirects), ada_url.URL):
-                    url = found
-                    redirects += 1
-            return found
+                response = await self._follow(fetch, under_way)
+                yield response
+            return
         except TimeoutError:
             failure = RequestFailed(
-                FailureCode.TIMED_OUT, f"{url.host} had not answered in full after {seconds:g} s"
+                FailureCode.TIMED_OUT,
+                f"{under_way.step.url.host} had not answered in full after {seconds:g} s",
             )
         except (ChannelClosed, BadMessage):  # of the lookup_server: the page has done nothing wrong
             failure = RequestFailed(FailureCode.NO_PROCESS, "the lookup server is gone")
+        except Broken as error:
+            failure = RequestFailed(
+                FailureCode.CONNECTION_RESET, f"the connection to {under_way.step.url.host} broke: {error}"
+            )
+        except ValueError as error:
+            failure = RequestFailed(
+                FailureCode.BAD_RESPONSE,
+                f"{under_way.step.url.host} sent a response that cannot be read: {error}",
+            )
         except RequestFailed as error:
             failure = error
-        if redirects:
-            raise RequestFailed(failure.code, f"redirected to {urls.shown(url.href)}: {failure.detail}")
+        finally:
+            under_way.close()
+        if under_way.redirects:
+            shown = urls.shown(under_way.step.url.href)
+            raise RequestFailed(failure.code, f"redirected to {shown}: {failure.detail}")
         raise failure
 
-    async def _get(self, url: ada_url.URL, fetch: Fetch, redirects: int) -> Response | ada_url.URL:
-        """One request: its response, or the URL that it redirects to."""
+    async def _follow(self, fetch: Fetch, under_way: _UnderWay) -> Response:
+        while True:
+            step = under_way.step
+            answer = await self._ask(fetch, under_way)
+            if (further := redirects.follow(step, answer.status, answer.headers)) is None:
+                return self._response(under_way, answer)
+            if under_way.redirects == self._options.max_redirects:
+                raise RequestFailed(
+                    FailureCode.TOO_MANY_REDIRECTS,
+                    f"{step.url.host} redirects on, after {under_way.redirects} redirects; that is the limit",
+                )
+            await _discard(answer)
+            under_way.go(further)
+
+    async def _ask(self, fetch: Fetch, under_way: _UnderWay) -> Answer:
+        """One step: its answer, whatever it says. Credentials that a server asks for are sent."""
+        url = self._strict_transport.upgraded(under_way.step.url)
+        url = upgrades.without_mixed_content(url, fetch.destination, fetch.referrer)
+        step = under_way.step = msgspec.structs.replace(under_way.step, url=url)
+        self._count()
+        if fetch.destination is Destination.DOCUMENT:
+            await self._announce(url.href, under_way.redirects)
+            self._document_origin = urls.origin(url)
+        answer = under_way.answer = await self._pool.ask(self._asked(fetch, step))
+        may_use = self._may_use_credentials(step)
+        if answer.status == 401 and may_use and self._keyring.unlocks(url, answer.headers):
+            await _discard(answer)
+            self._count()
+            answer = under_way.answer = await self._pool.ask(self._asked(fetch, step))
+        self._strict_transport.note(url, answer.headers)
+        return answer
+
+    def _asked(self, fetch: Fetch, step: Step) -> Asked:
+        asked = headers.request(step.url, fetch.destination, self._options, step.headers)
+        if told := referrers.referrer(fetch.referrer, step.url, step.policy):
+            asked.append((b"Referer", told.encode()))
+        if step.method not in {"GET", "HEAD"}:
+            origin = referrers.origin(fetch.referrer, step.url, step.policy, has_left=step.has_left)
+            asked.append((b"Origin", origin.encode()))
+        if self._may_use_credentials(step) and (mine := self._keyring.header(step.url)):
+            asked.append((b"Authorization", mine))
+        return Asked(step.method, step.url, asked, step.body)
+
+    def _may_use_credentials(self, step: Step) -> bool:
+        """Only for the page's document, and for what is of its origin: a page may not have another site's secrets
+        fetched by our password. What the page itself says goes first."""
+        is_own = urls.origin(step.url) == self._document_origin
+        return is_own and not any(name.lower() == b"authorization" for name, _ in step.headers)
+
+    def _count(self) -> None:
         if not self._requests_left:
             raise RequestFailed(
                 FailureCode.TOO_MANY_REQUESTS, f"this page made {self._options.max_requests} requests already"
             )
         self._requests_left -= 1
-        if fetch.destination is Destination.DOCUMENT:
-            await self._announce(url.href, redirects)
-        asked = headers.request(url, fetch.destination, fetch.referrer, self._options.user_agent)
-        slot = self._slots[urls.origin(url)] if url.protocol == "http:" else contextlib.nullcontext()
-        try:
-            async with slot, self._open(url, asked) as response:
-                if (target := _redirect(url, response)) is None:
-                    return await self._receive(url, response, redirects + 1)
-                if redirects == self._options.max_redirects:
-                    raise RequestFailed(
-                        FailureCode.TOO_MANY_REDIRECTS,
-                        f"{url.host} redirects on, after {redirects} redirects; that is the limit",
-                    )
-                await _discard(response)
-                return target
-        except httpcore.NetworkError as error:
-            raise RequestFailed(
-                FailureCode.CONNECTION_RESET, f"the connection to {url.host} broke: {error}"
-            ) from error
-        except (httpcore.ProtocolError, h2.exceptions.H2Error, ValueError) as error:
-            raise RequestFailed(
-                FailureCode.BAD_RESPONSE, f"{url.host} sent a response that cannot be read: {error}"
-            ) from error
 
-    @contextlib.asynccontextmanager
-    async def _open(self, url: ada_url.URL, asked: headers.Headers) -> AsyncIterator[httpcore.Response]:
-        """The response once its headers are there. Leaving with an exception abandons the rest of it."""
-        response = await self._send(url, asked)
-        try:
-            yield response
-        except BaseException:
-            await _reset(response)
-            raise
-        finally:
-            await response.aclose()
-
-    async def _send(self, url: ada_url.URL, asked: headers.Headers) -> httpcore.Response:
-        fresh = False
-
-        async def trace(event: str, _info: object) -> None:
-            nonlocal fresh
-            fresh = fresh or event == "connection.connect_tcp.complete"
-
-        request = httpcore.Request(
-            "GET",
-            httpcore.URL(
-                scheme=url.protocol.removesuffix(":").encode(),
-                host=url.hostname.encode(),
-                port=urls.port(url),
-                target=(url.pathname + url.search).encode(),
-            ),
-            headers=asked,
-            # A host's trailing dot is for DNS; certificates and SNI have none (RFC 6066, 3).
-            extensions={"trace": trace, "sni_hostname": url.hostname.strip("[]").removesuffix(".")},
-        )
-        try:
-            return await self._pool.handle_async_request(request)
-        except (httpcore.NetworkError, httpcore.RemoteProtocolError):
-            # A server may close a kept connection just when it is used again (RFC 9112, 9.3.1).
-            if fresh:
-                raise
-            return await self._pool.handle_async_request(request)
-
-    async def _receive(self, url: ada_url.URL, response: httpcore.Response, requests: int) -> Response:
-        if not 200 <= response.status <= 999:  # 101: nobody asked to switch protocols
-            raise ValueError(f"status {response.status} answers no request of ours")
-        return Response(
-            url=url.href,
-            status=response.status,
-            content_type=headers.content_type(response.headers),
-            headers=headers.forwarded(response.headers),
-            body=await self._body(url, response),
-            requests=requests,
-        )
-
-    async def _body(self, url: ada_url.URL, response: httpcore.Response) -> bytearray:
-        body = bytearray()
+    def _response(self, under_way: _UnderWay, answer: Answer) -> Response:
+        url = under_way.step.url
         limit = self._options.max_response_bytes
         too_large = RequestFailed(
             FailureCode.TOO_LARGE,
             f"{url.host} sent more than {limit:,} bytes; that is the limit of a response",
         )
-
-        def take(piece: bytes) -> None:
-            nonlocal body
-            if len(body) + len(piece) > limit:
-                raise too_large
-            if len(piece) > self._bytes_left:
-                raise RequestFailed(
-                    FailureCode.TOO_LARGE,
-                    f"all that this page fetched exceeds {self._options.max_total_bytes:,} bytes; that is its limit",
-                )
-            self._bytes_left -= len(piece)
-            body += piece
-
-        decoder = decoding.decoder(
-            decoding.encodings(headers.values(response.headers, "content-encoding")), take
+        return Response(
+            url=url.href,
+            status=answer.status,
+            content_type=headers.content_type(answer.headers),
+            headers=headers.forwarded(answer.headers),
+            body=Body(answer, self._spend, limit, too_large),
+            requests=under_way.redirects + 1,
         )
-        received = 0  # counted too: a stream of empty blocks decodes to nothing, without an end
-        async with _pieces(response) as pieces:
-            async for piece in pieces:
-                received += len(piece)
-                if received > limit:
-                    raise too_large
-                decoder.feed(piece)
-        decoder.finish()
-        return body
+
+    def _spend(self, size: int) -> None:
+        if size > self._bytes_left:
+            raise RequestFailed(
+                FailureCode.TOO_LARGE,
+                f"all that this page fetched exceeds {self._options.max_total_bytes:,} bytes; that is its limit",
+            )
+        self._bytes_left -= size
 
 
-def _redirect(url: ada_url.URL, response: httpcore.Response) -> ada_url.URL | None:
-    if response.status not in _REDIRECTS:
-        return None
-    locations = [value for name, value in response.headers if name.lower() == b"location"]
-    if not locations:
-        return None  # the response itself is all there is (Fetch standard, "location URL")
-    try:
-        return urls.redirect(url, locations[0])
-    except RequestFailed as error:
-        raise RequestFailed(error.code, f"{url.host} redirected to {error.detail}") from error
+class _UnderWay:
+    """How far a fetch has come: what is being asked, and the answer that is open."""
+
+    def __init__(self, step: Step) -> None:
+        self.step = step
+        self.redirects = 0
+        self.answer: Answer | None = None
+
+    def go(self, step: Step) -> None:
+        self.close()
+        self.step = step
+        self.redirects += 1
+
+    def close(self) -> None:
+        if self.answer is not None:
+            self.answer.close()
+            self.answer = None
 
 
-@contextlib.asynccontextmanager
-async def _pieces(response: httpcore.Response) -> AsyncIterator[AsyncIterator[bytes]]:
-    """The body as it comes; the generator behind it ends here, and not when it is collected."""
-    pieces = response.aiter_stream()
-    try:
-        yield pieces
-    finally:
-        if isinstance(pieces, AsyncGenerator):
-            await pieces.aclose()
-
-
-async def _discard(response: httpcore.Response) -> None:
+async def _discard(answer: Answer) -> None:
     """Read a short body to its end, so that the connection can be used again; abandon a long one."""
     size = 0
-    async with _pieces(response) as pieces:
-        async for piece in pieces:
-            size += len(piece)
-            if size > _MAX_DISCARDED:
-                await _reset(response)
-                return
-
-
-async def _reset(response: httpcore.Response) -> None:
-    """Tell an HTTP/2 server to stop (HTTP/1.1 is told by the close).
-
-    httpcore forgets an abandoned stream: the server goes on, nobody acknowledges what it sends, and 16 MiB later
-    the window that all streams of the connection share is used up. h2 does both once it knows, but httpcore 1.0
-    has no way to tell it other than these private names.
-    """
-    if "stream_id" not in response.extensions:
-        return
-    stream: Any = response.stream
-    state: h2.connection.H2Connection = stream._stream._connection._h2_state
-    try:
-        state.reset_stream(response.extensions["stream_id"], h2.errors.ErrorCodes.CANCEL)
-        async with asyncio.timeout(_GOODBYE):
-            await response.extensions["network_stream"].write(state.data_to_send())
-    except (h2.exceptions.ProtocolError, httpcore.NetworkError, TimeoutError):
-        pass  # the stream or its connection is over already
+    while (data := await answer.receive()) and size <= _MAX_DISCARDED:
+        size += len(data)
+    answer.close()

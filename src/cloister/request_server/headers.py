@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Final
 
 import ada_url
 
-from ..interfaces.request_server import Destination
-from . import decoding, urls
+from ..errors import RequestFailed
+from ..interfaces.base import FailureCode
+from ..interfaces.request_server import ClientHints, Destination, Fetch, Options
+from . import decoding
+from .exchange import Headers
 
-__all__ = ["Headers", "content_type", "forwarded", "request", "values"]
+__all__ = ["content_type", "forwarded", "method", "own", "request", "values"]
 
-Headers = list[tuple[bytes, bytes]]
+_NONE: Final[Headers] = []
 
 MAX_FORWARDED = 64
 MAX_FORWARDED_BYTES = 8 * 1024  # names and values, as UTF-8: the reply has to fit one packet
@@ -41,23 +45,93 @@ _WITHHELD = frozenset(
         "upgrade",
     }
 )
+# Fetch standard, "forbidden request-header", and Expect, which would have us wait.
+_FORBIDDEN = frozenset(
+    {
+        "accept-charset",
+        "accept-encoding",
+        "access-control-request-headers",
+        "access-control-request-method",
+        "access-control-request-private-network",
+        "connection",
+        "content-length",
+        "cookie",
+        "cookie2",
+        "date",
+        "dnt",
+        "expect",
+        "host",
+        "keep-alive",
+        "origin",
+        "referer",
+        "set-cookie",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "via",
+    }
+)
+_FORBIDDEN_METHODS = frozenset({"CONNECT", "TRACE", "TRACK"})
+_OVERRIDES = frozenset({"x-http-method", "x-http-method-override", "x-method-override"})
+_ASCII_VALUE = re.compile(r"[\t\x20-\x7e]{0,4096}")
 # With the lengths of interfaces.request_server.HeaderName and HeaderValue.
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")  # RFC 9110, 5.6.2: token
 _VALUE = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]{0,4096}")  # RFC 9110, 5.5: field-value
 
 
-def request(url: ada_url.URL, destination: Destination, source: str, user_agent: str) -> Headers:
-    """The headers of a GET of ``url`` that the page at ``source`` asked for."""
+def request(url: ada_url.URL, destination: Destination, options: Options, own: Headers = _NONE) -> Headers:
+    """The headers of a request for ``url``, whatever its method: ours, and those of the page's ``own`` that replace
+    or follow them."""
     headers = {
         "Host": url.host,
-        "User-Agent": user_agent,
+        "User-Agent": options.user_agent,
         "Accept": _ACCEPT[destination],
         "Accept-Encoding": decoding.ACCEPTED,
         "Accept-Language": "en",
     }
-    if referer := urls.referrer(source, url):
-        headers["Referer"] = referer
-    return [(name.encode(), value.encode("ascii", "replace")) for name, value in headers.items()]
+    if options.client_hints is not None and url.protocol == "https:":
+        headers |= _hints(options.client_hints)
+    made = {name.lower().encode(): (name.encode(), _ascii(value)) for name, value in headers.items()}
+    replaced = {name.lower() for name, _ in own}
+    return [header for name, header in made.items() if name not in replaced] + own
+
+
+def own(fetch: Fetch) -> Headers:
+    """The headers that the page wants to send. Raises :class:`RequestFailed` (BAD_REQUEST) for what the Fetch standard
+    forbids a page: such a header says something of the connection, or in our name."""
+    if fetch.method.upper() in _FORBIDDEN_METHODS:
+        raise RequestFailed(FailureCode.BAD_REQUEST, f"a page may not use {fetch.method}")
+    for name, value in fetch.headers:
+        key = name.lower()
+        if key in _FORBIDDEN or key.startswith(("proxy-", "sec-")):
+            raise RequestFailed(FailureCode.BAD_REQUEST, f"a page may not set the header {name}")
+        if not _NAME.fullmatch(name.encode()) or not _ASCII_VALUE.fullmatch(value):
+            raise RequestFailed(
+                FailureCode.BAD_REQUEST, f"{name[:40]!r} is not a header, or its value is none"
+            )
+        if key in _OVERRIDES and {each.strip().upper() for each in value.split(",")} & _FORBIDDEN_METHODS:
+            raise RequestFailed(FailureCode.BAD_REQUEST, f"a page may not use {value} by way of {name}")
+    return [(name.encode(), value.strip(" \t").encode()) for name, value in fetch.headers]
+
+
+def method(fetch: Fetch) -> str:
+    """The request's method; the common ones in capitals (Fetch standard, "normalize")."""
+    upper = fetch.method.upper()
+    return upper if upper in {"DELETE", "GET", "HEAD", "OPTIONS", "POST", "PUT"} else fetch.method
+
+
+def _hints(hints: ClientHints) -> dict[str, str]:
+    """Those that are sent unasked (User-Agent Client Hints, "low entropy"), as structured fields (RFC 9651)."""
+    return {
+        "Sec-CH-UA": ", ".join(f'"{brand}";v="{version}"' for brand, version in hints.brands),
+        "Sec-CH-UA-Mobile": "?1" if hints.mobile else "?0",
+        "Sec-CH-UA-Platform": f'"{hints.platform}"',
+    }
+
+
+def _ascii(value: str) -> bytes:
+    return value.encode("ascii", "replace")
 
 
 def values(headers: Headers, name: str) -> list[str]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 
 import msgspec
 
 from ..interfaces.lookup_server import LOOKUP
 from ..interfaces.request_server import (
+    MAX_REQUEST_BODY,
     REQUEST_CONTROL,
     REQUESTS,
     DocumentFrom,
@@ -21,8 +23,9 @@ from ..ipc.codec import codec
 from ..ipc.service import Service, Start
 from ..sandbox import enter
 from . import tls, warmup
-from .backend import LookupBackend
+from .body import Spool
 from .client import Client
+from .dial import Dialer
 from .sandbox import POLICY
 
 __all__ = ["main", "preload"]
@@ -60,12 +63,16 @@ def main(start: Start) -> None:
         await service.control.request(DocumentFrom(url, redirects), timeout=options.request_timeout / 1000)
 
     async def serve() -> None:
-        backend = LookupBackend(Connection(lookup, LOOKUP, "client"), options.request_timeout / 1000)
-        client = Client(options, backend, context, announce)
+        dialer = Dialer(Connection(lookup, LOOKUP, "client"), context, options.request_timeout / 1000)
+        client = Client(options, dialer.dial, announce)
 
-        async def fetch(message: Fetch, _fds: Descriptors) -> tuple[Fetched, list[int]]:
-            response = await client.fetch(message)
-            body, fds = blob.pack(response.body)
+        async def fetch(message: Fetch, fds: Descriptors) -> tuple[Fetched, list[int]]:
+            sent = blob.unpack(message.body, fds, MAX_REQUEST_BODY)
+            with contextlib.closing(Spool()) as spool:
+                async with client.open(message, sent) as response:
+                    async for piece in response.body:
+                        spool.write(piece)
+                body, given = spool.finish()
             reply = Fetched(
                 url=response.url,
                 status=response.status,
@@ -74,7 +81,7 @@ def main(start: Start) -> None:
                 body=body,
                 requests=response.requests,
             )
-            return reply, fds
+            return reply, given
 
         Connection(page, REQUESTS, "server", {Fetch: fetch}, on_close=lambda _error: service.stop())
 

@@ -12,6 +12,6 @@ _MIB = 1024 * 1024
 POLICY = Policy(
     kind="request_server",
     groups=("stdio", "memory", "large_memory", "ipc", "event_loop", "clock", "inherited_sockets"),
-    # All bodies of a page in memory at once (256 MiB by default), each doubled by the memfd it leaves in.
+    # Bodies are in memfds; what is on its way there is bounded by HTTP/2's windows, 15 MiB a connection.
     limits=Limits(address_space=2048 * _MIB, data=1024 * _MIB),
 )

@@ -1,4 +1,4 @@
-"""URLs as the WHATWG URL Standard reads them, and what may be told to whom about where a request comes from."""
+"""URLs as the WHATWG URL Standard reads them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import ada_url
 from ..errors import RequestFailed
 from ..interfaces.base import FailureCode
 
-__all__ = ["SCHEMES", "origin", "parse", "port", "redirect", "referrer", "shown"]
+__all__ = ["SCHEMES", "origin", "parse", "port", "redirect", "shown"]
 
 SCHEMES = {"http": 80, "https": 443}
 
@@ -63,24 +63,6 @@ def port(url: ada_url.URL) -> int:
 def origin(url: ada_url.URL) -> str:
     """Scheme, host and port: what the same-origin policy compares."""
     return str(url.origin)
-
-
-def referrer(source: str, target: ada_url.URL) -> str:
-    """The Referer for a request to ``target`` that ``source`` makes; "" for none.
-
-    Referrer Policy's default, strict-origin-when-cross-origin: the whole URL within an origin, the origin to
-    others, and nothing from https to http.
-    """
-    try:
-        page = parse(source)
-    except RequestFailed:  # about:blank, file:, nothing at all
-        return ""
-    if page.protocol == "https:" and target.protocol == "http:":
-        return ""
-    if origin(page) != origin(target):
-        return origin(page) + "/"
-    page.hash = ""
-    return str(page.href)
 
 
 def shown(url: str) -> str:

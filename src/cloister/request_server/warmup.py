@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
+import socket
 import ssl
-import sys
 import zlib
-from collections.abc import Sequence
 
+import ada_url
 import brotli
-import hpack
-import httpcore
+import h2.config
+import h2.connection
 import zstandard
-from hyperframe.frame import DataFrame, HeadersFrame, SettingsFrame
 
 from ..interfaces.request_server import Destination, Fetch, Options
 from . import decoding
 from .client import Client
+from .wire import Link, Wire
 
 __all__ = ["run"]
 
@@ -27,34 +26,53 @@ _HTTP_1 = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 4\r\n
 
 def run(context: ssl.SSLContext) -> None:
     """A response over HTTP/1.1 and one over HTTP/2, half a handshake, and every decoder."""
-    asyncio.run(_fetch_both(context))
+    asyncio.run(_fetch_both())
     _begin_handshake(context)
     _decode()
-    _settle_sniffio()
 
 
-async def _fetch_both(context: ssl.SSLContext) -> None:
-    await _fetch("http://b\u00fccher.example/", httpcore.AsyncMockBackend([_HTTP_1]), context)
-    await _fetch("https://b\u00fccher.example/", httpcore.AsyncMockBackend(_http_2(), http2=True), context)
+async def _fetch_both() -> None:
+    await _fetch("http://b\u00fccher.example/", _HTTP_1, "")
+    await _fetch("https://b\u00fccher.example/", _http_2(), "h2")
 
 
-async def _fetch(url: str, backend: httpcore.AsyncNetworkBackend, context: ssl.SSLContext) -> None:
-    async def announce(_url: str, _redirects: int) -> None:
-        pass
+async def _fetch(url: str, said: bytes, protocol: str) -> None:
+    """Fetch ``url`` from a server that has said what it says before it was asked."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        theirs.sendall(said)
 
-    client = Client(Options(user_agent="warm-up"), backend, context, announce)
-    await client.fetch(Fetch(url, Destination.DOCUMENT, referrer=url))
-    await client.close()
+        async def dial(_url: ada_url.URL) -> Link:
+            wire = Wire(ours)
+            wire.protocol = protocol
+            return wire
+
+        async def announce(_url: str, _redirects: int) -> None:
+            pass
+
+        client = Client(Options(user_agent="warm-up"), dial, announce)
+        async with client.open(Fetch(url, Destination.DOCUMENT, referrer=url)) as response:
+            async for _ in response.body:
+                pass
+        client.close()
+        await asyncio.sleep(0)  # what reads the connection ends
 
 
-def _http_2() -> list[bytes]:
-    head = hpack.Encoder().encode([(":status", "200"), ("content-type", "text/plain")])
-    frames: Sequence[SettingsFrame | HeadersFrame | DataFrame] = (
-        SettingsFrame(0),
-        HeadersFrame(1, head, flags=["END_HEADERS"]),
-        DataFrame(1, _BODY, flags=["END_STREAM"]),
+def _http_2() -> bytes:
+    """What a server says on its first stream. It knows of one once it has been asked."""
+    ours, theirs = (
+        h2.connection.H2Connection(h2.config.H2Configuration(client_side=is_client))
+        for is_client in (True, False)
     )
-    return [frame.serialize() for frame in frames]
+    ours.initiate_connection()
+    ours.send_headers(
+        1, [(":method", "GET"), (":scheme", "https"), (":authority", "a"), (":path", "/")], end_stream=True
+    )
+    theirs.initiate_connection()
+    theirs.receive_data(ours.data_to_send())
+    theirs.send_headers(1, [(":status", "200"), ("content-type", "text/plain")])
+    theirs.send_data(1, _BODY, end_stream=True)
+    return theirs.data_to_send()
 
 
 def _begin_handshake(context: ssl.SSLContext) -> None:
@@ -76,9 +94,3 @@ def _decode() -> None:
         decoder = decoding.decoder([name], lambda _piece: None)
         decoder.feed(data)
         decoder.finish()
-
-
-def _settle_sniffio() -> None:
-    """httpcore imports it anew for every request. Where it is missing, each time is a search through files."""
-    if importlib.util.find_spec("sniffio") is None:
-        sys.modules["sniffio"] = None  # type: ignore[assignment]  # the import system's way to say: there is none

@@ -1,0 +1,55 @@
+"""Where a redirect leads, and what goes along (Fetch standard, "HTTP-redirect fetch")."""
+
+from __future__ import annotations
+
+import ada_url
+import msgspec
+
+from ..errors import RequestFailed
+from ..interfaces.request_server import ReferrerPolicy
+from . import urls
+from .exchange import BadResponse, Headers
+from .headers import values
+from .referrers import policy_of
+
+__all__ = ["Step", "follow"]
+
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_ABOUT_THE_BODY = frozenset({b"content-encoding", b"content-language", b"content-location", b"content-type"})
+
+
+class Step(msgspec.Struct, frozen=True):
+    """One request of a fetch. ``headers`` are the page's own."""
+
+    url: ada_url.URL
+    method: str
+    headers: Headers
+    body: bytes
+    policy: ReferrerPolicy
+    has_left: bool = False
+    """Whether another origin has had a say in where it goes."""
+
+
+def follow(step: Step, status: int, headers: Headers) -> Step | None:
+    """What is asked for next; None if this is the answer.
+
+    Raises :class:`RequestFailed` for where nobody can go, :class:`BadResponse` for several ways at once.
+    """
+    locations = {value for name, value in headers if name.lower() == b"location"}
+    if status not in _REDIRECTS or not locations:
+        return None  # without a location, the response itself is all there is
+    if len(locations) > 1:
+        raise BadResponse("it redirects to several places at once")
+    try:
+        url = urls.redirect(step.url, locations.pop())
+    except RequestFailed as error:
+        raise RequestFailed(error.code, f"{step.url.host} redirected to {error.detail}") from error
+    leaves = urls.origin(url) != urls.origin(step.url)
+    method, own, body = step.method, step.headers, step.body
+    if (status in (301, 302) and method == "POST") or (status == 303 and method not in {"GET", "HEAD"}):
+        method, body = "GET", b""
+        own = [(name, value) for name, value in own if name.lower() not in _ABOUT_THE_BODY]
+    if leaves:
+        own = [(name, value) for name, value in own if name.lower() != b"authorization"]
+    policy = policy_of(values(headers, "referrer-policy")) or step.policy
+    return Step(url, method, own, body, policy, step.has_left or leaves)
