@@ -90,8 +90,9 @@ class Http1:
         interim = 0
         while True:
             event = await self._next(_READ_HEAD, is_first=not interim)
-            if isinstance(event, h11.Response):
+            if isinstance(event, h11.Response | h11.InformationalResponse):
                 _judge(event)
+            if isinstance(event, h11.Response):
                 return event
             interim += 1
             if interim > MAX_INTERIM:
@@ -125,7 +126,6 @@ class Http1:
                 raise Unanswered("it closed the connection without an answer")
             has_begun = True
             self._effort.spend(len(data))
-            self._effort.earn(len(data) // 4)
             self._state.receive_data(data)
 
     def release(self) -> None:
@@ -175,11 +175,11 @@ class _Answer:
             self._connection.release()
 
 
-def _judge(response: h11.Response) -> None:
+def _judge(response: h11.Response | h11.InformationalResponse) -> None:
     """What h11 lets pass. Raises :class:`BadResponse`."""
     if not response.http_version.startswith(b"1."):
         raise BadResponse(f"it speaks HTTP/{response.http_version.decode()}, which was not agreed on")
-    if response.status_code < 200:
+    if response.status_code < 100:
         raise BadResponse(f"{response.status_code} is no status")
     headers = response.headers
     if len(headers) > MAX_HEADERS:
