@@ -165,6 +165,19 @@ def test_it_is_read_as_browsers_read_it(name: str, hangs: bool) -> None:
     assert second.body == b"next"  # and never what came unasked
 
 
+def test_what_could_be_read_in_two_ways_costs_the_connection() -> None:
+    said = READ["a length and chunks: the chunks count"][0]
+    seen: list[int] = []
+
+    def serve(connection: socket.socket, number: int) -> None:
+        while read_head(connection):
+            seen.append(number)
+            connection.sendall(said)
+
+    ask(serve, URL, URL)
+    assert seen == [1, 2]
+
+
 def test_a_trailer_is_no_header_and_a_folded_one_is_one_line() -> None:
     (trailed, _) = saying(READ["chunks with trailers, which are dropped"][0])
     assert isinstance(trailed, Fetched)
