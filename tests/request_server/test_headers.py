@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloister.interfaces.request_server import Destination, Options
+from cloister.errors import RequestFailed
+from cloister.interfaces.base import FailureCode
+from cloister.interfaces.request_server import ClientHints, Destination, Fetch, Options
 from cloister.request_server.exchange import Headers
-from cloister.request_server.headers import forwarded, request
+from cloister.request_server.headers import forwarded, method, own, request
 from cloister.request_server.urls import parse
 
 
@@ -25,6 +28,71 @@ def test_a_request_says_who_asks_and_what_it_takes() -> None:
     assert headers["accept-encoding"] == "gzip, deflate, br, zstd"
     assert headers["accept-language"] == "en"
     assert "referer" not in headers
+
+
+HINTS = ClientHints(brands=(("Cloister", "1"), ("Not A;Brand", "8")), platform="Linux")
+
+
+def test_client_hints_are_told_if_there_are_any_and_over_https_only() -> None:
+    options = Options(user_agent="Agent/1", client_hints=HINTS)
+    told = dict(request(parse("https://example.com/"), Destination.DOCUMENT, options))
+    assert told[b"Sec-CH-UA"] == b'"Cloister";v="1", "Not A;Brand";v="8"'
+    assert told[b"Sec-CH-UA-Mobile"] == b"?0"
+    assert told[b"Sec-CH-UA-Platform"] == b'"Linux"'
+    assert not any("sec-" in name for name in asked("https://example.com/"))
+    plain = dict(request(parse("http://example.com/"), Destination.DOCUMENT, options))
+    assert not any(b"Sec-" in name for name in plain)
+
+
+@pytest.mark.parametrize("text", ['a"b', "a\\b", "a\r\nb", "\u00e4", "a" * 65])
+def test_a_client_hint_cannot_be_anything_but_itself(text: str) -> None:
+    made = msgspec.msgpack.encode(ClientHints(brands=((text, "1"),), platform="Linux"))
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.msgpack.decode(made, type=ClientHints)
+
+
+def fetch(*headers: tuple[str, str], method: str = "GET") -> Fetch:
+    return Fetch("http://example.com/", Destination.DOCUMENT, headers=headers, method=method)
+
+
+def test_a_page_may_send_headers_of_its_own_and_replace_some_of_ours() -> None:
+    mine = own(fetch(("X-Mine", " a b "), ("accept", "x/y")))
+    told = request(parse("http://example.com/"), Destination.DOCUMENT, Options(user_agent="Agent/1"), mine)
+    assert [value for name, value in told if name.lower() == b"accept"] == [b"x/y"]
+    assert (b"X-Mine", b"a b") in told
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Host", "Content-Length", "TRANSFER-ENCODING", "Cookie", "Connection", "Referer", "Origin", "Te", "Upgrade",
+     "Expect", "Proxy-Authorization", "Sec-Fetch-Site", "Sec-CH-UA", "Via", "Accept-Encoding", "Keep-Alive"],
+)  # fmt: skip
+def test_a_page_may_not_speak_of_the_connection_or_in_our_name(name: str) -> None:
+    with pytest.raises(RequestFailed, match=name) as caught:
+        own(fetch((name, "x")))
+    assert caught.value.code == FailureCode.BAD_REQUEST
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("X", "a\r\nHost: b"), ("X", "a\0"), ("X Y", "a"), ("X:", "a"), ("X", "\u00e4"), ("\u00e4", "a")],
+)
+def test_what_is_no_header_is_refused(name: str, value: str) -> None:
+    with pytest.raises(RequestFailed, match="is not a header"):
+        own(fetch((name, value)))
+
+
+@pytest.mark.parametrize("name", ["CONNECT", "trace", "TRACK"])
+def test_no_page_connects_or_traces(name: str) -> None:
+    with pytest.raises(RequestFailed, match=name):
+        own(fetch(method=name))
+    with pytest.raises(RequestFailed, match=name):
+        own(fetch(("X-HTTP-Method-Override", f"GET, {name}")))
+
+
+@pytest.mark.parametrize(("said", "meant"), [("post", "POST"), ("Head", "HEAD"), ("patch", "patch")])
+def test_common_methods_are_in_capitals(said: str, meant: str) -> None:
+    assert method(fetch(method=said)) == meant
 
 
 def test_the_host_header_has_brackets_around_an_ipv6_address() -> None:

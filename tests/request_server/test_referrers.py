@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cloister.request_server.referrers import referrer
+from cloister.interfaces.request_server import ReferrerPolicy
+from cloister.request_server.referrers import origin, policy_of, referrer
 from cloister.request_server.urls import parse
 
 
@@ -22,5 +23,56 @@ from cloister.request_server.urls import parse
         ("", "https://a.example/", ""),
     ],
 )
-def test_only_the_same_origin_learns_which_page_asks(source: str, target: str, told: str) -> None:
+def test_by_default_only_the_same_origin_learns_which_page_asks(source: str, target: str, told: str) -> None:
     assert referrer(source, parse(target)) == told
+
+
+PAGE, SAME, OTHER, DOWN = (
+    "https://a.example/page?q#f",
+    "https://a.example/x",
+    "https://b.example/",
+    "http://a.example/",
+)
+WHOLE, SHORT = "https://a.example/page?q", "https://a.example/"
+
+
+@pytest.mark.parametrize(
+    ("policy", "same", "other", "down"),
+    [
+        ("no-referrer", "", "", ""),
+        ("no-referrer-when-downgrade", WHOLE, WHOLE, ""),
+        ("same-origin", WHOLE, "", ""),
+        ("origin", SHORT, SHORT, SHORT),
+        ("strict-origin", SHORT, SHORT, ""),
+        ("origin-when-cross-origin", WHOLE, SHORT, SHORT),
+        ("strict-origin-when-cross-origin", WHOLE, SHORT, ""),
+        ("unsafe-url", WHOLE, WHOLE, WHOLE),
+    ],
+)
+def test_a_policy_says_who_learns_what(policy: str, same: str, other: str, down: str) -> None:
+    told = [referrer(PAGE, parse(target), ReferrerPolicy(policy)) for target in (SAME, OTHER, DOWN)]
+    assert told == [same, other, down]
+
+
+def test_a_very_long_page_is_told_by_its_origin() -> None:
+    assert referrer("https://a.example/" + "x" * 5000, parse(SAME)) == SHORT
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "has_left", "told"),
+    [
+        (PAGE, SAME, False, "https://a.example"),
+        (PAGE, OTHER, False, "https://a.example"),
+        (PAGE, DOWN, False, "null"),
+        (PAGE, SAME, True, "null"),
+        ("about:blank", SAME, False, "null"),
+    ],
+)
+def test_who_changes_something_says_from_where(source: str, target: str, has_left: bool, told: str) -> None:
+    policy = ReferrerPolicy.STRICT_ORIGIN_WHEN_CROSS_ORIGIN
+    assert origin(source, parse(target), policy, has_left=has_left) == told
+
+
+def test_the_last_policy_that_is_known_counts() -> None:
+    assert policy_of(["origin", "no-referrer, whatever"]) is ReferrerPolicy.NO_REFERRER
+    assert policy_of(["whatever"]) is None
