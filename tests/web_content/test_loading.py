@@ -132,12 +132,30 @@ def test_a_document_without_a_base_asks_for_nothing_relative(window: Window) -> 
     assert loaded.url == "about:blank"
 
 
-def test_other_sites_are_told_the_origin_and_the_own_one_the_page(window: Window) -> None:
-    window.show("<img src=a><img src=http://other.test/b>", base_url="http://site.test/secret?token")
-    assert {fetch.url: fetch.referrer for fetch in window.asked} == {
-        "http://site.test/a": "http://site.test/secret?token",
-        "http://other.test/b": "http://site.test/",
-    }
+DEFAULT = "strict-origin-when-cross-origin"
+
+
+@pytest.mark.parametrize(
+    ("head", "policies"),
+    [
+        ("", [DEFAULT, DEFAULT, "no-referrer", "unsafe-url"]),
+        ("<meta name=referrer content=origin>", ["origin", "origin", "no-referrer", "unsafe-url"]),
+        ("<meta name=Referrer content=never>", ["no-referrer", "no-referrer", "no-referrer", "unsafe-url"]),
+        ("<meta name=referrer content=nonsense>", [DEFAULT, DEFAULT, "no-referrer", "unsafe-url"]),
+    ],
+)
+def test_each_request_says_which_page_asks_and_how_much_of_that_may_be_told(
+    window: Window, head: str, policies: list[str]
+) -> None:
+    """By the element's own word, or the document's. What a server is told, the request_server makes of it."""
+    window.show(
+        f"{head}<img src=a><link rel=stylesheet href=b.css><link rel='stylesheet noreferrer' href=c.css>"
+        "<img src=http://other.test/d referrerpolicy=unsafe-url>",
+        base_url="http://site.test/secret?token#here",
+    )
+    asked = {fetch.url.rpartition("/")[2]: fetch for fetch in window.asked}
+    assert {fetch.referrer for fetch in asked.values()} == {"http://site.test/secret?token"}
+    assert [asked[name].referrer_policy for name in ("a", "b.css", "c.css", "d")] == policies
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from turbohtml.detect import detect
 
 from ..errors import RequestFailed
 from ..interfaces.base import FailureCode
+from ..interfaces.request_server import ReferrerPolicy
 from .urls import DOCUMENT_IMAGE
 
 __all__ = [
@@ -42,11 +43,13 @@ class Kind(enum.Enum):
 
 
 class Source(msgspec.Struct, frozen=True):
-    """A document as it came. ``url`` is where it came from, at the end of its redirects."""
+    """A document as it came. ``url`` is where it came from, at the end of its redirects; ``referrer_policy`` is what
+    its headers say, if they do."""
 
     body: bytes
     content_type: str
     url: str
+    referrer_policy: ReferrerPolicy | None = None
 
     @property
     def kind(self) -> Kind:

@@ -63,6 +63,8 @@ async def show(
     base_url = markup.base_of(document, source.url)
     if source.url.startswith("http"):
         resources.referrer = without_fragment(source.url)
+    if (policy := markup.referrer_policy(document) or source.referrer_policy) is not None:
+        resources.referrer_policy = policy
     if source.kind in {Kind.IMAGE, Kind.SVG}:
         await resources.adopt_document(source.body, source.content_type)
     found = Found()

@@ -13,11 +13,14 @@ from collections.abc import Callable
 import turbohtml
 from turbohtml import Element, Namespace
 
-from . import css
+from ..interfaces.request_server import ReferrerPolicy
+from . import css, urls
 from .references import References
 from .urls import resolve
 
-__all__ = ["base_of", "finish", "prepare"]
+__all__ = ["base_of", "finish", "prepare", "referrer_policy"]
+
+_META_REFERRER = "meta[name=referrer i]"
 
 _GONE = (
     "script, template, base, link:not([rel~=stylesheet i]), meta, iframe, frame, embed, applet, audio, video, "
@@ -41,6 +44,12 @@ def base_of(document: turbohtml.Document, url: str) -> str:
     element = document.select_one("base[href]")
     base = resolve(element.attr("href") or "", url) if element is not None else None
     return base if base is not None and base.startswith(("http://", "https://")) else url
+
+
+def referrer_policy(document: turbohtml.Document) -> ReferrerPolicy | None:
+    """What its last ``<meta name=referrer>`` says (HTML, 4.2.5.4)."""
+    said = [urls.referrer_policy(meta.attr("content") or "") for meta in document.select(_META_REFERRER)]
+    return next((policy for policy in reversed(said) if policy is not None), None)
 
 
 def prepare(document: turbohtml.Document, references: References, width: int) -> None:
@@ -74,7 +83,8 @@ def finish(document: turbohtml.Document, lacks: Callable[[str], bool]) -> str:
 
 def _stylesheet(link: Element, references: References) -> None:
     rel = {token.lower() for token in (link.attr("rel") or "").split()}
-    url = references.style(link.attr("href") or "")
+    policy = "no-referrer" if "noreferrer" in rel else link.attr("referrerpolicy") or ""
+    url = references.style(link.attr("href") or "", policy)
     if "alternate" in rel or "disabled" in link.attrs or url is None:
         link.decompose()
         return
@@ -91,7 +101,7 @@ def _style(style: Element, references: References) -> None:
 def _image(image: Element, references: References, width: int) -> None:
     chosen = _chosen(image, width) or (image.attr("src") or "").strip()
     image.attrs.pop("srcset", None)
-    url = references.image(chosen) if chosen else None
+    url = references.image(chosen, image.attr("referrerpolicy") or "") if chosen else None
     if url is None:
         image.attrs.pop("src", None)
     else:

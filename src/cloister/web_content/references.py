@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import msgspec
 
+from ..interfaces.request_server import ReferrerPolicy
 from . import css
 from .css import Use
-from .urls import DOCUMENT_IMAGE, is_data, resolve, without_fragment
+from .urls import DOCUMENT_IMAGE, is_data, referrer_policy, resolve, without_fragment
 
 __all__ = ["Adopt", "Found", "References"]
 
@@ -23,6 +24,8 @@ class Found(msgspec.Struct):
     images: dict[str, None] = msgspec.field(default_factory=dict)
     backgrounds: dict[str, None] = msgspec.field(default_factory=dict)  # images of CSS: shown perhaps
     fonts: dict[str, None] = msgspec.field(default_factory=dict)
+    policies: dict[str, ReferrerPolicy] = msgspec.field(default_factory=dict)
+    """Of those whose element has a policy of its own."""
 
 
 class References:
@@ -33,13 +36,13 @@ class References:
         self.found = found
         self._adopt = adopt
 
-    def image(self, url: str) -> str | None:
-        """An image that the page shows."""
-        return self._refer(url, Use.IMAGE, self.found.images)
+    def image(self, url: str, policy: str = "") -> str | None:
+        """An image that the page shows; ``policy`` is its ``referrerpolicy``."""
+        return self._noted(policy, self._refer(url, Use.IMAGE, self.found.images))
 
-    def style(self, url: str) -> str | None:
+    def style(self, url: str, policy: str = "") -> str | None:
         """A stylesheet."""
-        return self._refer(url, Use.STYLE, self.found.styles)
+        return self._noted(policy, self._refer(url, Use.STYLE, self.found.styles))
 
     def css(self, text: str) -> str:
         """A stylesheet's text, or that of a style attribute."""
@@ -52,6 +55,11 @@ class References:
             Use.IMAGE: self.found.backgrounds,
         }
         return self._refer(url, use, into[use])
+
+    def _noted(self, policy: str, url: str | None) -> str | None:
+        if url is not None and (known := referrer_policy(policy)) is not None:
+            self.found.policies.setdefault(without_fragment(url), known)
+        return url
 
     def _refer(self, url: str, use: Use, into: dict[str, None]) -> str | None:
         if is_data(url):

@@ -15,7 +15,7 @@ import plutoprint
 
 from ..errors import CloisterError, RequestFailed
 from ..interfaces.base import FailureCode
-from ..interfaces.request_server import Destination, Fetch, Fetched
+from ..interfaces.request_server import Destination, Fetch, Fetched, ReferrerPolicy
 from ..ipc import Descriptors
 from ..ipc import blob as blobs
 from . import document as documents
@@ -24,7 +24,7 @@ from .css import Use
 from .images import Decoders, bitmap
 from .references import Found, References
 from .requests import Requests
-from .urls import DOCUMENT_IMAGE, INTERNAL, parse_data, referrer, without_fragment
+from .urls import DOCUMENT_IMAGE, INTERNAL, parse_data, without_fragment
 
 __all__ = ["MAX_RESOURCES", "Resources"]
 
@@ -75,6 +75,8 @@ class Resources(plutoprint.ResourceFetcher):
         super().__init__()
         self.missing = 0
         self.referrer = ""  # the document's URL, where it has one
+        self.referrer_policy = ReferrerPolicy.STRICT_ORIGIN_WHEN_CROSS_ORIGIN
+        self.policies: dict[str, ReferrerPolicy] = {}  # of URLs whose elements have their own
         self._requests = requests
         self._decoders = decoders
         self._known: dict[str, _Resource | None] = {}
@@ -194,7 +196,8 @@ class Resources(plutoprint.ResourceFetcher):
         if self._fetched >= MAX_RESOURCES:
             raise RequestFailed(FailureCode.TOO_MANY_REQUESTS, "this page asks for too many resources")
         self._fetched += 1
-        return Fetch(url, Destination(use.value), referrer(self.referrer, url))
+        policy = self.policies.get(url, self.referrer_policy)
+        return Fetch(url, Destination(use.value), self.referrer, policy)
 
     def _take(self, fetched: Fetched, fds: Descriptors, use: Use, found: Found) -> _Resource | None:
         body = blobs.unpack(fetched.body, fds, MAX_BODY)

@@ -52,6 +52,7 @@ class _Fetching:
         self._done = 0
 
     def start(self, found: Found, depth: int) -> None:
+        self._resources.policies |= found.policies
         if depth <= MAX_IMPORTS:
             self._each(found.styles, Use.STYLE, depth)
         self._each(found.images, Use.IMAGE, depth, decode=True)

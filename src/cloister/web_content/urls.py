@@ -9,13 +9,15 @@ import urllib.parse
 
 import ada_url
 
+from ..interfaces.request_server import ReferrerPolicy
+
 __all__ = [
     "DOCUMENT_IMAGE",
     "INTERNAL",
     "MAX_URL",
     "is_data",
     "parse_data",
-    "referrer",
+    "referrer_policy",
     "resolve",
     "without_fragment",
 ]
@@ -74,14 +76,19 @@ def parse_data(url: str) -> tuple[str, bytes] | None:
     return content_type or "text/plain;charset=US-ASCII", data
 
 
-def referrer(page: str, url: str) -> str:
-    """What ``url``'s server is told of ``page`` (Referrer Policy, "strict-origin-when-cross-origin")."""
-    if not page:
-        return ""
-    source, target = ada_url.URL(page), ada_url.URL(url)
-    if source.origin == target.origin:
-        source.username = source.password = source.hash = ""
-        return source.href
-    if source.protocol == "https:" and target.protocol != "https:":
-        return ""
-    return f"{source.origin}/"
+def referrer_policy(text: str) -> ReferrerPolicy | None:
+    """The last policy in a list that is known, or ``None`` (Referrer Policy, "parse a referrer policy from a
+    Referrer-Policy header"; the older names are of HTML, 4.2.5.4)."""
+    names = [name.strip().lower() for name in text[:_MAX_POLICY].split(",")]
+    known = [_POLICIES[name] for name in names if name in _POLICIES]
+    return known[-1] if known else None
+
+
+_MAX_POLICY = 1000  # characters
+
+_POLICIES = {policy.value: policy for policy in ReferrerPolicy} | {
+    "never": ReferrerPolicy.NO_REFERRER,
+    "default": ReferrerPolicy.STRICT_ORIGIN_WHEN_CROSS_ORIGIN,
+    "always": ReferrerPolicy.UNSAFE_URL,
+    "origin-when-crossorigin": ReferrerPolicy.ORIGIN_WHEN_CROSS_ORIGIN,
+}
