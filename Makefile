@@ -29,8 +29,8 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 bench: $(STAMP)
-	$(BIN)/python -m pip install --quiet playwright
-	failed=0; for each in first_light supervision sandbox; do $(BIN)/python bench/$$each.py || failed=1; done; exit $$failed
+	$(BIN)/python -m pip install --quiet playwright "httpx[http2]"
+	failed=0; for each in first_light supervision sandbox network; do $(BIN)/python bench/$$each.py || failed=1; done; exit $$failed
 
 soak: $(STAMP)
 	$(BIN)/python bench/soak.py
