@@ -227,6 +227,20 @@ def test_work_for_nothing_is_cut_off(flood: bytes) -> None:
     assert isinstance(second, Fetched)
 
 
+def test_many_answers_with_long_headers_are_no_flood() -> None:
+    connections = 0
+
+    def serve(connection: socket.socket, number: int) -> None:
+        nonlocal connections
+        connections = number
+        answer = b"HTTP/1.1 204 No\r\n" + b"X: " + b"x" * 8000 + b"\r\n\r\n"
+        while connection.recv(65536):
+            connection.sendall(answer)
+
+    assert all(isinstance(came, Fetched) for came in ask(serve, *[URL] * 300))
+    assert connections == 1
+
+
 def test_a_server_that_stops_in_the_middle_of_a_body_is_given_up() -> None:
     def serve(connection: socket.socket, _number: int) -> None:
         read_head(connection)

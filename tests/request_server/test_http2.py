@@ -97,6 +97,7 @@ REFUSED: dict[str, tuple[Frame | bytes, ...]] = {
     "a NUL in a value": (HeadersFrame(1, HEAD + b"\x00\x01x\x03a\0b", flags=["END_HEADERS"]),),
     "headers that cannot be read": (HeadersFrame(1, b"\xff\xff\xff\xff\xff\xff", flags=["END_HEADERS"]),),
     "headers of the connection": (head((":status", "200"), ("connection", "close")),),
+    "an end without a head": (head((":status", "103"), flags=("END_HEADERS", "END_STREAM")),),
     "a body before its head": (DataFrame(1, b"ok", flags=["END_STREAM"]),),
     "more than it announced": (
         head((":status", "200"), ("content-length", "1")),
@@ -447,6 +448,7 @@ def test_an_answer_may_come_before_the_request_is_sent() -> None:
         server = Http2Server(connection)
         server.answer(server.request(), b"no")
         server.answer(server.request(), b"yes")
+        resets.extend(server.resets)
         server.until_closed()
 
     async def run() -> None:
@@ -454,8 +456,10 @@ def test_an_answer_may_come_before_the_request_is_sent() -> None:
             assert (await made.fetch(wanted("POST"), bytes(MIB))).body == b"no"
             assert (await made.fetch(wanted())).body == b"yes"
 
+    resets: list[tuple[int, int]] = []
     with peer(serve) as port:
         asyncio.run(run())
+    assert resets == [(1, h2.errors.ErrorCodes.CANCEL)]  # of the rest, nobody sends any
 
 
 def test_responses_that_nobody_reads_hold_up_no_other() -> None:

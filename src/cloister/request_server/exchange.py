@@ -83,8 +83,8 @@ class Effort:
     """How much work a server may cause beside what it delivers.
 
     Each frame or chunk is work, however little is in it: one of a single byte costs as much as one of 16 KiB. So
-    a server has so many for nothing, and one more for each few bytes of a body. Floods of pings, of settings, of
-    resets, of empty frames (CVE-2019-9512 to -9518) and of one-byte chunks end here.
+    a server has so many for nothing, some more for each request, and one for each few bytes of a body. Floods of
+    pings, of settings, of resets, of empty frames (CVE-2019-9512 to -9518) and of one-byte chunks end here.
     """
 
     FREE: Final = 10_000
@@ -92,6 +92,8 @@ class Effort:
     BYTES_FOR_ONE: Final = 16
     BYTES_OF_ONE: Final = 64
     """Of what is no body: a long piece of it is more work than a short one."""
+    FOR_A_REQUEST: Final = 500
+    """So many that 32 KiB of headers cost nothing."""
 
     def __init__(self) -> None:
         self._left = self.FREE * self.BYTES_FOR_ONE
@@ -101,6 +103,10 @@ class Effort:
         self._left -= (1 + size // self.BYTES_OF_ONE) * self.BYTES_FOR_ONE
         if self._left < 0:
             raise BadResponse("it keeps us busy with what is no answer")
+
+    def asked(self) -> None:
+        """A request was sent: what answers it is no flood."""
+        self._left += self.FOR_A_REQUEST * self.BYTES_FOR_ONE
 
     def earn(self, size: int) -> None:
         """``size`` bytes of a body that is wanted."""

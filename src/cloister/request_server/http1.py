@@ -55,6 +55,7 @@ class Http1:
         """Send ``asked`` and wait for the head of the answer. Raises :class:`Broken` and :class:`BadResponse`; the
         connection is over then, and also when this is cancelled."""
         sending: asyncio.Task[None] | None = None
+        self._effort.asked()
         try:
             sending = self._send(asked)
             response = await self._head()

@@ -113,6 +113,7 @@ class Http2:
         ) as error:  # no numbers left; more streams than it now allows
             raise Unprocessed(str(error)) from error
         answer = self._streams[number] = _Answer(self, number)
+        self._frames.effort.asked()
         try:
             self._flush()
             if asked.body:
@@ -158,7 +159,7 @@ class Http2:
             with contextlib.suppress(h2.exceptions.H2Error):
                 if answer.held:
                     self._state.acknowledge_received_data(answer.held, number)
-                if not answer.is_over:
+                if not (answer.is_over and answer.is_sent):
                     self._state.reset_stream(number, h2.errors.ErrorCodes.CANCEL)
             with contextlib.suppress(Broken):
                 self._flush()
@@ -257,6 +258,8 @@ class _Answer:
         """Bytes of the window that are taken until they are acknowledged."""
         self.is_over = False
         """Whether the server has ended the stream."""
+        self.is_sent = True
+        """Whether we have."""
         self._connection = connection
         self._pieces: list[bytes] = []
         self._error: Exception | None = None
@@ -292,6 +295,7 @@ class _Answer:
 
     def send(self, body: bytes) -> None:
         """Send ``body`` beside everything else, as the server gives room."""
+        self.is_sent = False
         self._sending = asyncio.get_running_loop().create_task(self._send(memoryview(body)))
 
     async def _send(self, rest: memoryview) -> None:
@@ -301,6 +305,7 @@ class _Answer:
                 size = self._connection.send(self.number, rest)
                 rest = rest[size:]
                 await (self._connection.drain() if size else self._window.wait())
+            self.is_sent = True
 
     # ── what the connection hands over ───────────────────────────────────────────────────────────────────────
 
@@ -323,6 +328,8 @@ class _Answer:
                 self.fail(BadResponse(f"more than {MAX_INTERIM} interim responses came before the answer"))
         elif isinstance(event, h2.events.StreamEnded):
             self.is_over = True
+            if not self.head.done():
+                self.fail(BadResponse("it ended the stream without an answer"))
             self._more.set()
         elif isinstance(event, h2.events.StreamReset):
             self._was_reset(event.error_code or 0)
