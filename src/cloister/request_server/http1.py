@@ -43,6 +43,7 @@ class Http1:
         self._on_end = on_end
         self._state = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEADERS_BYTES)
         self._effort = Effort()
+        self._sending: asyncio.Task[None] | None = None
         self._is_over = False
         self.idle_since = 0.0
 
@@ -54,19 +55,15 @@ class Http1:
     async def ask(self, asked: Asked) -> _Answer:
         """Send ``asked`` and wait for the head of the answer. Raises :class:`Broken` and :class:`BadResponse`; the
         connection is over then, and also when this is cancelled."""
-        sending: asyncio.Task[None] | None = None
         self._effort.asked()
         try:
-            sending = self._send(asked)
-            response = await self._head()
-            return _Answer(self, response, sending)
+            self._send(asked)
+            return _Answer(self, await self._head())
         except BaseException:
-            if sending is not None:
-                sending.cancel()
             self.close()
             raise
 
-    def _send(self, asked: Asked) -> asyncio.Task[None] | None:
+    def _send(self, asked: Asked) -> None:
         headers = list(asked.headers)
         if asked.has_length:
             headers.append((b"Content-Length", b"%d" % len(asked.body)))
@@ -74,13 +71,13 @@ class Http1:
         head = self._state.send(request) or b""
         if asked.body:
             self._link.write(head)
-            return asyncio.get_running_loop().create_task(self._send_body(asked.body))
-        self._link.write(head + (self._state.send(h11.EndOfMessage()) or b""))
-        return None
+            self._sending = asyncio.get_running_loop().create_task(self._send_body(asked.body))
+        else:
+            self._link.write(head + (self._state.send(h11.EndOfMessage()) or b""))
 
     async def _send_body(self, body: bytes) -> None:
-        """Beside the reading: a server may answer before it has heard all."""
-        with contextlib.suppress(Broken):  # whoever reads is told
+        """Beside the reading: a server may answer before it has heard all. It ends with the connection."""
+        with contextlib.suppress(Broken, h11.LocalProtocolError):  # whoever reads is told
             for start in range(0, len(body), _SEND):
                 piece = h11.Data(data=body[start : start + _SEND])
                 self._link.write(self._state.send(piece) or b"")
@@ -153,11 +150,10 @@ class Http1:
 
 
 class _Answer:
-    def __init__(self, connection: Http1, response: h11.Response, sending: asyncio.Task[None] | None) -> None:
+    def __init__(self, connection: Http1, response: h11.Response) -> None:
         self.status = response.status_code
         self.headers: Headers = list(response.headers)
         self._connection = connection
-        self._sending = sending
         self._is_closed = False
 
     async def receive(self) -> bytes:
@@ -167,8 +163,6 @@ class _Answer:
         if self._is_closed:
             return
         self._is_closed = True
-        if self._sending is not None:
-            self._sending.cancel()
         names = {name for name, _ in self.headers}
         if {b"transfer-encoding", b"content-length"} <= names:
             self._connection.close()

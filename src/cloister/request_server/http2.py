@@ -1,7 +1,7 @@
 """HTTP/2 (RFC 9113) over one connection, many exchanges at once.
 
 h2 keeps the state. One task reads, and hands each answer its part; what is written goes out at once. What h2
-has no limit for is limited before it sees it: :class:`_Frames`.
+has no limit for is limited before it sees it, by :class:`.frames.Frames`.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from .exchange import (
     Asked,
     BadResponse,
     Broken,
-    Effort,
     Headers,
     Unanswered,
     Unprocessed,
 )
+from .frames import MAX_FRAME, Frames
 from .wire import Link
 
 __all__ = ["Http2"]
@@ -39,7 +39,6 @@ _STREAM_WINDOW: Final = 6 * 1024 * 1024
 _CONNECTION_WINDOW: Final = 15 * 1024 * 1024
 """Bytes that may be under way: enough for 500 Mbit/s with a round trip of 100 ms, and all that one connection can
 make us hold. Chromium's windows are as large."""
-_MAX_FRAME: Final = 64 * 1024
 _MAX_STREAMS: Final = 100
 """At once, whatever the server allows."""
 _FIRST_STREAMS: Final = 100
@@ -53,7 +52,7 @@ class Http2:
         self._link = link
         self._on_change = on_change
         self._streams: dict[int, _Answer] = {}
-        self._frames = _Frames()
+        self._frames = Frames()
         self._ending: Exception | None = None
         self._last_stream: int | None = None  # that the server will answer, once it has said GOAWAY
         self._has_settings = False
@@ -66,12 +65,12 @@ class Http2:
             initial_values={
                 h2.settings.SettingCodes.ENABLE_PUSH: 0,
                 h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: _STREAM_WINDOW,
-                h2.settings.SettingCodes.MAX_FRAME_SIZE: _MAX_FRAME,
+                h2.settings.SettingCodes.MAX_FRAME_SIZE: MAX_FRAME,
                 h2.settings.SettingCodes.MAX_HEADER_LIST_SIZE: MAX_HEADERS_BYTES,
             },
         )
         self._state.initiate_connection()
-        self._state.max_inbound_frame_size = _MAX_FRAME  # h2 reads its settings before we make ours
+        self._state.max_inbound_frame_size = MAX_FRAME  # h2 reads its settings before we make ours
         self._state.decoder.max_header_list_size = MAX_HEADERS_BYTES
         self._state.increment_flow_control_window(_CONNECTION_WINDOW - 65535)
         self._reading = asyncio.get_running_loop().create_task(self._read())
@@ -328,8 +327,6 @@ class _Answer:
                 self.fail(BadResponse(f"more than {MAX_INTERIM} interim responses came before the answer"))
         elif isinstance(event, h2.events.StreamEnded):
             self.is_over = True
-            if not self.head.done():
-                self.fail(BadResponse("it ended the stream without an answer"))
             self._more.set()
         elif isinstance(event, h2.events.StreamReset):
             self._was_reset(event.error_code or 0)
@@ -379,69 +376,3 @@ def _fields(asked: Asked) -> Headers:
     if asked.has_length:
         fields.append((b"content-length", b"%d" % len(asked.body)))
     return fields
-
-
-class _Frames:
-    """Reads the header of each frame before h2 does (RFC 9113, 4.1).
-
-    h2 holds a frame of any length that a server announces, counts no frames, and takes nothing after a GOAWAY,
-    though streams that were begun before it go on: so it sees none.
-    """
-
-    def __init__(self) -> None:
-        self.effort = Effort()
-        self.last_stream: int | None = None
-        """The last one that the server answers, after a GOAWAY."""
-        self._partial = b""
-        self._left = 0  # bytes of the frame under way
-        self._goodbye: bytearray | None = None  # that frame, if it is a GOAWAY
-        self._block = 0  # bytes of the header block under way
-
-    def judge(self, data: bytes) -> list[bytes]:
-        """``data`` for h2. Raises :class:`BadResponse`."""
-        data = self._partial + data
-        kept: list[bytes] = []
-        start = at = 0
-        while at < len(data):
-            if not self._left:
-                if len(data) - at < _FRAME_HEADER:
-                    break
-                self._begin(data[at : at + _FRAME_HEADER])
-                if self._goodbye is not None and at > start:
-                    kept.append(data[start:at])
-            size = min(self._left, len(data) - at)
-            self._left -= size
-            at += size
-            if self._goodbye is not None:
-                self._goodbye += data[at - size : at]
-                start = at
-                if not self._left:
-                    self._take_goodbye(bytes(self._goodbye))
-        if at > start:
-            kept.append(data[start:at])
-        self._partial = data[at:]
-        return kept
-
-    def _begin(self, header: bytes) -> None:
-        length, kind = int.from_bytes(header[:3], "big"), header[3]
-        if length > _MAX_FRAME:
-            raise BadResponse(f"it sends a frame of {length} bytes; {_MAX_FRAME} were allowed")
-        self._block = length + (self._block if kind == _CONTINUATION else 0)
-        if kind in _HEADER_BLOCK and self._block > _MAX_BLOCK:
-            raise BadResponse("its headers are too long")  # CVE-2024-27316
-        self.effort.spend(0 if kind == _DATA else length)
-        self._left = _FRAME_HEADER + length
-        self._goodbye = bytearray() if kind == _GOAWAY else None
-
-    def _take_goodbye(self, frame: bytes) -> None:
-        if len(frame) < _FRAME_HEADER + 8 or any(frame[5:9]):
-            raise BadResponse("it sends a GOAWAY that is none")
-        self.last_stream = int.from_bytes(frame[9:13], "big") & 0x7FFFFFFF
-        self._goodbye = None
-
-
-_FRAME_HEADER: Final = 9  # bytes
-_DATA, _HEADERS, _PUSH_PROMISE, _GOAWAY, _CONTINUATION = 0, 1, 5, 7, 9  # RFC 9113, 6
-_HEADER_BLOCK: Final = {_HEADERS, _PUSH_PROMISE, _CONTINUATION}
-_MAX_BLOCK: Final = 128 * 1024
-"""Bytes of compressed headers, in all the frames that they come in."""
