@@ -26,7 +26,7 @@ def test_rules_are_kept_in_one_canonical_form() -> None:
     assert rules.allow_cidrs == ("10.0.0.0/8", "192.0.2.1/32", "fd00::/8")
     assert rules.allow_ports == (80, 443)
     assert policy.lookup_options().dns_servers == (
-        "192.0.2.53", "192.0.2.53:5353", "2001:db8::53", "[2001:db8::53]:53",
+        "192.0.2.53", "192.0.2.53:5353", "[2001:db8::53]", "[2001:db8::53]:53",
     )  # fmt: skip
     assert NetworkPolicy(allow_hosts=policy.allow_hosts).rules().allow_hosts == rules.allow_hosts
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from socket import AF_INET, AF_INET6, create_server, socket
 from typing import Any
 
@@ -14,6 +15,13 @@ import dns.message
 import dns.rcode
 import dns.rrset
 import pytest
+
+from cloister.lookup_server.configuration import Settings, parse_hosts
+from cloister.lookup_server.hosts import parse_host
+from cloister.lookup_server.name_servers import NameServers
+from cloister.lookup_server.plain import PlainServer
+from cloister.lookup_server.resolver import Resolver
+from cloister.lookup_server.servers import Server
 
 Answer = bytes | dns.message.Message | None
 Script = Callable[[dns.message.Message], Answer]
@@ -31,7 +39,7 @@ class Zone:
     def answer(self, wire: bytes, transport: str) -> bytes | None:
         query = dns.message.from_wire(wire)
         question = query.question[0]
-        name = question.name.to_text(omit_final_dot=True)
+        name = question.name.to_text(omit_final_dot=True).lower()  # which comes in mixed case
         self.asked.append((name, question.rdtype.name, transport))
         if self.script is not None:
             answer = self.script(query)
@@ -109,6 +117,28 @@ class Canary:
         for visitor in self.visitors:
             visitor.close()
         self.listener.close()
+
+
+def resolver_at(
+    port: int, *, hosts: str = "", lifetime: float = 5, attempts: int = 2, **settings: Any
+) -> Resolver:
+    """One that asks the name server on ``port`` of loopback."""
+    server = PlainServer(Server(ip_address("127.0.0.1"), port), min(1.5, lifetime))
+    servers = NameServers([server], attempts=attempts, rotate=False, lifetime=lifetime)
+    return Resolver(parse_hosts(hosts), Settings(**settings), servers)
+
+
+async def both(resolver: Resolver, host: str, *, named: bool = False) -> list[str]:
+    """The addresses of ``host`` in both families, IPv6 first. Raises what both look-ups raise, or one."""
+    found = await asyncio.gather(
+        *(resolver.look_up(parse_host(host), version, named=named) for version in (6, 4)),
+        return_exceptions=True,
+    )
+    addresses = [str(address) for one in found if not isinstance(one, BaseException) for address in one]
+    failures = [one for one in found if isinstance(one, BaseException)]
+    if failures and not addresses:
+        raise failures[0]
+    return addresses
 
 
 CanaryMaker = Callable[..., Canary]

@@ -6,8 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Awaitable, Callable, Iterator
-from ipaddress import ip_address
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TypeVar
 
 import dns.message
@@ -15,23 +14,17 @@ import dns.rrset
 import pytest
 
 from cloister.errors import RequestFailed
-from cloister.interfaces.lookup_server import Connect, PolicyRules
+from cloister.interfaces.lookup_server import Connect, PolicyRules, Proxy
 from cloister.ipc import Descriptors
-from cloister.lookup_server import connect as connect_module
 from cloister.lookup_server.connect import MAX_AT_ONCE, Client
 from cloister.lookup_server.policy import Policy
-from cloister.lookup_server.resolver import Resolver, warm_up
-from cloister.lookup_server.system import System, own_addresses
+from cloister.lookup_server.proxies import Proxies
+from cloister.lookup_server.system import OwnAddresses, own_addresses
 
-from .conftest import CanaryMaker, Zone
+from .conftest import CanaryMaker, Zone, resolver_at
 
 T = TypeVar("T")
 NO_RULES = PolicyRules()
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _warm() -> None:
-    warm_up()
 
 
 def with_client(
@@ -40,13 +33,17 @@ def with_client(
     *,
     rules: PolicyRules = NO_RULES,
     timeout: float = 5,
+    proxies: Sequence[Proxy] = (),
 ) -> T:
     async def run() -> T:
         async with zone.serve() as port:
-            system = System({}, ((ip_address("127.0.0.1"), port),))
-            policy = Policy(rules, own=own_addresses())
-            resolver = Resolver(system, lifetime=timeout / 2)
-            client = Client(policy, resolver, max_connections=rules.max_connections, timeout=timeout)
+            client = Client(
+                Policy(rules, OwnAddresses(own_addresses())),
+                resolver_at(port, lifetime=timeout / 2),
+                Proxies(proxies),
+                max_connections=rules.max_connections,
+                timeout=timeout,
+            )
             return await work(client)
 
     return asyncio.run(run())
@@ -178,33 +175,6 @@ def test_a_failed_address_is_followed_by_the_next(zone: Zone, canary: CanaryMake
     zone.records = {"a.example": ["AAAA ::1", "A 127.0.0.2", "A 127.0.0.3"]}
     rules = PolicyRules(allow_hosts=("a.example",))
     assert connected(zone, "a.example", listener.port, rules) == "127.0.0.3"
-
-
-def test_of_two_connections_that_stand_at_once_one_is_closed(
-    zone: Zone, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(connect_module, "_STAGGER", 0)
-    made: list[socket.socket] = []
-
-    class Simultaneous(Client):
-        both = asyncio.Event()
-
-        async def _attempt(self, host: object, address: object, port: int) -> socket.socket:
-            made.append(socket.socket())
-            if len(made) == 2:
-                self.both.set()
-            await self.both.wait()
-            return made[0] if str(address) == "127.0.0.2" else made[1]
-
-    async def work(_client: Client) -> None:
-        system = System({"a.example": (ip_address("127.0.0.2"), ip_address("127.0.0.3"))})
-        client = Simultaneous(Policy(NO_RULES), Resolver(system, lifetime=1), max_connections=1, timeout=5)
-        _, connection = await open_to(client, "a.example", 80)
-        connection.close()
-
-    with_client(zone, work)
-    assert len(made) == 2
-    assert all(one.fileno() == -1 for one in made)  # the first by its new owner, the second by the client
 
 
 def test_an_address_that_does_not_answer_is_overtaken_by_the_next(zone: Zone, canary: CanaryMaker) -> None:

@@ -8,7 +8,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -37,6 +37,7 @@ from .memory import MemoryKeeper, default_budget, size
 from .monitor import Monitor
 from .network import NetworkPolicy
 from .processes import Processes
+from .proxy import ProxySettings, proxies
 from .renderer import Renderer
 from .room import Room, default_room
 from .values import Image, ProcessInfo, Viewport
@@ -66,6 +67,10 @@ class AsyncBrowser:
             await page.goto("https://example.org/")
 
     ``network``: what pages may reach (:class:`NetworkPolicy`; public addresses only by default).
+    ``proxy``: what pages connect through, as in Playwright: ``{"server": "socks5://host:port"}`` or ``http://``, with
+    ``username``, ``password`` and ``bypass`` (``"example.org, .corp.example"``); or a list of such, each with the
+    ``hosts`` that it is for. The proxy looks names up, so ``network`` judges them by what they are called
+    (docs/network.md).
     ``viewport``: the size of new pages. ``user_agent``: what servers are told.
     ``max_live_pages``: how many documents may have processes at once; who loads one more waits in order, until the
     deadline of the action. As many as there are descriptors for (256 at most) unless given.
@@ -85,6 +90,7 @@ class AsyncBrowser:
         self,
         *,
         network: NetworkPolicy | None = None,
+        proxy: ProxySettings | Sequence[ProxySettings] | None = None,
         viewport: Viewport | None = None,
         user_agent: str = USER_AGENT,
         ca_certs: str | os.PathLike[str] | None = None,
@@ -98,6 +104,7 @@ class AsyncBrowser:
         trace_payload: bool = False,
     ) -> None:
         self._network = network or NetworkPolicy()
+        self._proxies = proxies(proxy)
         self._viewport = _checked_viewport(viewport or DEFAULT_VIEWPORT)
         self._request_options = self._network.request_options(user_agent)
         self._extra_roots = _read_roots(ca_certs)
@@ -143,7 +150,8 @@ class AsyncBrowser:
         self._supervisor = Supervisor(self._on_health, self._on_end)
         processes = Processes(
             self._supervisor,
-            self._network.lookup_options(),
+            self._network.lookup_options(self._proxies),
+            self._network.lookup_preload(self._extra_roots),
             self._extra_roots,
             allow_degraded=self._allow_degraded,
         )

@@ -6,14 +6,14 @@ import re
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_network
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from ada_url import URL
 
 from cloister.errors import InvalidArgument
 from cloister.interfaces import lookup_server, request_server
 
-__all__ = ["NetworkPolicy"]
+__all__ = ["NetworkPolicy", "host_rule"]
 
 T = TypeVar("T")
 
@@ -21,6 +21,12 @@ _HOST_RULE = re.compile(
     r"(?P<below>\*\.)?(?P<host>\[[0-9a-fA-F:.]+\]|[^\s/?#@\\:\[\]%*]+)(?::(?P<port>[0-9]+))?"
 )
 
+_DNS_SERVER = re.compile(
+    r"(?P<over>(?:tcp|tls|https)://)?(?P<authority>[0-9A-Fa-f:.\[\]]+)(?P<path>/[!\"$-~]*)?(?P<name>#\S+)?",
+    re.ASCII,
+)
+_NAME = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*", re.ASCII)
+_SECURE: tuple[Literal["tls", "https"], ...] = ("tls", "https")
 _LITERAL_OR_NAME = re.compile(r"\[[0-9a-f:]+\]|[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*", re.ASCII)
 
 
@@ -42,8 +48,12 @@ class NetworkPolicy:
         ``"*.host"`` (every name below ``host``, not itself), ``"192.0.2.1:80"``, ``"[2001:db8::1]:80"``. An
         address here means a URL that names the address; for a name that resolves to it see ``allow_cidrs``.
     allow_cidrs: networks, or single addresses, that may be connected to by any name.
-    allow_ports: when given, every other port is refused, also for ``allow_hosts``.
-    dns_servers: name servers to ask instead of the system's, as ``"address"`` or ``"address:port"``.
+    allow_ports: when given, every other port is refused, also for ``allow_hosts``. Ports of other services that
+        browsers refuse (25, 6000; the Fetch standard's list) are reached only when they are here.
+    dns_servers: name servers to ask instead of the system's: ``"address"`` or ``"address:port"`` (UDP, and TCP for
+        large answers), ``"tcp://address"``, ``"tls://1.1.1.1"`` (DNS over TLS), ``"https://1.1.1.1/dns-query"`` (DNS
+        over HTTPS). A server is an address; the name in its certificate, if that is not the address, comes behind
+        a ``#``: ``"tls://9.9.9.9#dns.quad9.net"``.
     max_response_bytes: the most that one response may have, decompressed.
     max_total_bytes: the most that all responses of one page load may have together, decompressed.
     max_requests: requests of one page load.
@@ -67,7 +77,8 @@ class NetworkPolicy:
 
     def __post_init__(self) -> None:
         put = object.__setattr__  # frozen; what was given is kept in its one canonical form
-        put(self, "allow_hosts", tuple(map(_host_rule, _several("allow_hosts", self.allow_hosts, str))))
+        hosts = _several("allow_hosts", self.allow_hosts, str)
+        put(self, "allow_hosts", tuple(host_rule("allow_hosts", host) for host in hosts))
         put(self, "allow_cidrs", tuple(map(_network, _several("allow_cidrs", self.allow_cidrs, str))))
         put(self, "allow_ports", tuple(_several("allow_ports", self.allow_ports, int)))
         put(self, "dns_servers", tuple(map(_dns_server, _several("dns_servers", self.dns_servers, str, 8))))
@@ -91,13 +102,20 @@ class NetworkPolicy:
             max_connections=connections,
         )
 
-    def lookup_options(self) -> lookup_server.Options:
+    def lookup_options(self, proxies: tuple[lookup_server.Proxy, ...] = ()) -> lookup_server.Options:
         """The start options of lookup_server."""
         return lookup_server.Options(
             rules=self.rules(),
             dns_servers=tuple(self.dns_servers),
             connect_timeout=round(self.connect_timeout * 1000),
+            proxies=proxies,
         )
+
+    def lookup_preload(self, extra_roots: str) -> lookup_server.PreloadOptions:
+        """What lookup_server loads ahead. ``extra_roots`` (PEM) are for name servers, too."""
+        over = {server.partition("://")[0] for server in self.dns_servers}
+        secure = tuple(one for one in _SECURE if one in over)
+        return lookup_server.PreloadOptions(secure, extra_roots if secure else "")
 
     def request_options(self, user_agent: str) -> request_server.Options:
         """The start options of a request_server."""
@@ -138,24 +156,24 @@ def _seconds(name: str, value: object) -> None:
         raise InvalidArgument(f"{name} is {value}; it must be between 0.001 and {24 * 3600} seconds")
 
 
-def _host_rule(rule: str) -> str:
-    """``rule`` with its host as the URL standard spells it: A-labels, lower case, canonical addresses."""
+def host_rule(argument: str, rule: str) -> str:
+    """``rule`` of ``argument`` with its host as the URL standard spells it (A-labels, canonical addresses)."""
     match = _HOST_RULE.fullmatch(rule)
     if match is None:
         hint = "; an IPv6 address is written in brackets" if rule.count(":") > 1 else ""
         raise InvalidArgument(
-            f"allow_hosts: {rule!r} is not HOST, HOST:PORT or *.HOST, without scheme or path{hint}"
+            f"{argument}: {rule!r} is not HOST, HOST:PORT or *.HOST, without scheme or path{hint}"
         )
     if match["port"] is not None:
-        _within("allow_hosts: the port of " + repr(rule), int(match["port"]), 1, 65535)
+        _within(f"{argument}: the port of {rule!r}", int(match["port"]), 1, 65535)
     try:
         host = URL(f"http://{match['host']}/").hostname.removesuffix(".")
     except ValueError:
         host = ""
     if not _LITERAL_OR_NAME.fullmatch(host) or len(host) > 253:
-        raise InvalidArgument(f"allow_hosts: {rule!r} has no valid host name")
+        raise InvalidArgument(f"{argument}: {rule!r} has no valid host name")
     if match["below"] and (host.startswith("[") or host.rpartition(".")[2].isdigit()):
-        raise InvalidArgument(f"allow_hosts: {rule!r}: an address has no names below it")
+        raise InvalidArgument(f"{argument}: {rule!r}: an address has no names below it")
     port = f":{int(match['port'])}" if match["port"] else ""
     return f"{match['below'] or ''}{host}{port}"
 
@@ -168,18 +186,34 @@ def _network(text: str) -> str:
 
 
 def _dns_server(text: str) -> str:
-    """An address, or ``address:port`` (``[v6]:port``), in the spelling that lookup_server reads."""
-    host, colon, port = text.rpartition(":")
+    """A server in the spelling that lookup_server reads, its address in canonical form."""
+    found = _DNS_SERVER.fullmatch(text)
+    form = "ADDRESS, ADDRESS:PORT, tcp://ADDRESS, tls://ADDRESS[#NAME] or https://ADDRESS/PATH[#NAME]"
+    if found is None:
+        raise InvalidArgument(f"dns_servers: {text!r} is not {form}")
+    over, path, name = found["over"] or "", found["path"] or "", found["name"] or ""
+    if bool(path) != (over == "https://") or (name and over not in ("tls://", "https://")):
+        raise InvalidArgument(f"dns_servers: {text!r}: a path is for https, and a name for tls and https")
     try:
-        if text.count(":") > 1 and not text.startswith("["):
-            return str(IPv6Address(text))
-        if text.endswith("]"):
-            return str(IPv6Address(text[1:-1]))
-        if not colon:
-            return str(IPv4Address(text))
-        _within("the port", int(port), 1, 65535)
-        if host.startswith("["):
-            return f"[{IPv6Address(host[1:-1])}]:{int(port)}"
-        return f"{IPv4Address(host)}:{int(port)}"
+        authority = _dns_authority(found["authority"])
     except ValueError as error:
-        raise InvalidArgument(f"dns_servers: {text!r} is not ADDRESS or ADDRESS:PORT: {error}") from None
+        raise InvalidArgument(f"dns_servers: {text!r} is not {form}: {error}") from None
+    if name:
+        name = f"#{host_rule('dns_servers', name[1:])}"
+        if not _NAME.fullmatch(name[1:]):
+            raise InvalidArgument(f"dns_servers: {text!r}: what is behind the # is no name")
+    return f"{over}{authority}{path}{name}"
+
+
+def _dns_authority(text: str) -> str:
+    if text.count(":") > 1 and not text.startswith("["):
+        return f"[{IPv6Address(text)}]"
+    if text.endswith("]"):
+        return f"[{IPv6Address(text[1:-1])}]"
+    host, colon, port = text.rpartition(":")
+    if not colon:
+        return str(IPv4Address(text))
+    _within("the port", int(port), 1, 65535)
+    if host.startswith("["):
+        return f"[{IPv6Address(host[1:-1])}]:{int(port)}"
+    return f"{IPv4Address(host)}:{int(port)}"

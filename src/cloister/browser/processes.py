@@ -39,6 +39,7 @@ class Processes:
         self,
         supervisor: Supervisor,
         lookup: lookup_server.Options,
+        lookup_preload: lookup_server.PreloadOptions,
         extra_roots: str,
         *,
         allow_degraded: bool,
@@ -46,7 +47,7 @@ class Processes:
         self._supervisor = supervisor
         self._lookup_options = msgspec.msgpack.encode(lookup)
         roots = msgspec.msgpack.encode(request_server.PreloadOptions(extra_roots=extra_roots))
-        preload = {"request_server": roots}
+        preload = {"request_server": roots, "lookup_server": msgspec.msgpack.encode(lookup_preload)}
         self._kinds = [PreloadKind(kind, MODULES[kind], preload.get(kind, b"")) for kind in _KINDS]
         self._allow_degraded = allow_degraded
         self._zygote = Kept("the zygote", self._start_zygote)

@@ -8,7 +8,7 @@ import contextlib
 import os
 import threading
 import weakref
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
@@ -17,6 +17,7 @@ from ..process.supervisor import HealthEvent
 from .async_browser import USER_AGENT, AsyncBrowser
 from .async_page import DEFAULT_TIMEOUT, AsyncPage, PageEvent
 from .network import NetworkPolicy
+from .proxy import ProxySettings
 from .values import Image, Link, Margin, ProcessInfo, Response, Viewport
 
 __all__ = ["Browser", "Page"]
@@ -94,6 +95,7 @@ class Browser:
         self,
         *,
         network: NetworkPolicy | None = None,
+        proxy: ProxySettings | Sequence[ProxySettings] | None = None,
         viewport: Viewport | None = None,
         user_agent: str = USER_AGENT,
         ca_certs: str | os.PathLike[str] | None = None,
@@ -108,6 +110,7 @@ class Browser:
     ) -> None:
         self._browser = AsyncBrowser(
             network=network,
+            proxy=proxy,
             viewport=viewport,
             user_agent=user_agent,
             ca_certs=ca_certs,

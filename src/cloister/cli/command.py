@@ -59,6 +59,17 @@ def seconds(text: str) -> float:
     return value
 
 
+def proxy(text: str) -> dict[str, str]:
+    """``scheme://user:password@host:port``, its escapes decoded; a colon or an @ in a password is one of them."""
+    from urllib.parse import unquote
+
+    scheme, found, rest = text.rpartition("://")
+    credentials, at, server = rest.rpartition("@")
+    username, _, password = credentials.partition(":")
+    made = {"server": f"{scheme}{found}{server}"}
+    return made | {"username": unquote(username), "password": unquote(password)} if at else made
+
+
 def _page_options(binary: bool) -> argparse.ArgumentParser:
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("target", metavar="URL|FILE|-", help="what to open")
@@ -69,6 +80,11 @@ def _page_options(binary: bool) -> argparse.ArgumentParser:
                         help="the page's size in CSS pixels (1280x720)")  # fmt: skip
     shared.add_argument("--allow-host", metavar="HOST[:PORT]", action="append", default=[],
                         help="a host that is not public, such as localhost:8000; may be repeated")  # fmt: skip
+    shared.add_argument("--proxy", metavar="URL", type=proxy,
+                        help="connect through http://[USER:PASSWORD@]HOST:PORT or socks5://…")  # fmt: skip
+    shared.add_argument("--dns-server", metavar="SERVER", action="append", default=[],
+                        help="ask it instead of the system's: 192.0.2.53, tls://1.1.1.1, "
+                        "https://1.1.1.1/dns-query; may be repeated")  # fmt: skip
     shared.add_argument(
         "--ca-cert", metavar="FILE", type=Path, help="certificates (PEM) to trust besides the system's"
     )
@@ -178,7 +194,7 @@ def build_parser() -> argparse.ArgumentParser:
     decode.add_argument(
         "-o", "--output", metavar="OUT", default="-", help="write to OUT instead of standard output"
     )
-    decode.set_defaults(binary=True, allow_host=[], ca_cert=None, viewport=None)
+    decode.set_defaults(binary=True, allow_host=[], proxy=None, dns_server=[], ca_cert=None, viewport=None)
     _degraded(decode)
     _looking_on(decode)
 

@@ -40,7 +40,8 @@ class Remaining:
 def _browser(arguments: Namespace) -> Browser:
     try:
         return Browser(
-            network=NetworkPolicy(allow_hosts=arguments.allow_host),
+            network=NetworkPolicy(allow_hosts=arguments.allow_host, dns_servers=arguments.dns_server),
+            proxy=arguments.proxy,
             allow_degraded=arguments.allow_degraded,
             ca_certs=arguments.ca_cert,
             viewport=arguments.viewport,

@@ -106,6 +106,7 @@ class FailureCode(enum.StrEnum):
     CONNECTION_REFUSED = "connection_refused"
     CONNECTION_RESET = "connection_reset"
     UNREACHABLE = "unreachable"
+    PROXY_FAILED = "proxy_failed"
     # HTTP and TLS
     TIMED_OUT = "timed_out"
     TLS_FAILED = "tls_failed"

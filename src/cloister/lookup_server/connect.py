@@ -3,50 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
+import functools
 import socket
-from collections.abc import Sequence
-from ipaddress import IPv4Address
 
 from cloister.errors import RequestFailed
 from cloister.interfaces.base import FailureCode
-from cloister.interfaces.lookup_server import Connect, Connected
+from cloister.interfaces.lookup_server import Connect, Connected, Proxy
 from cloister.ipc import Descriptors
 
+from . import race
 from .addresses import Address
 from .hosts import parse_host
 from .policy import Policy
+from .proxies import Proxies
 from .resolver import Resolver
+from .tunnel import open_tunnel
 
 __all__ = ["MAX_AT_ONCE", "Client"]
 
 MAX_AT_ONCE = 16
 """Connections that are being made for one client at once; more wait. A browser opens 6 to a host."""
-_STAGGER = 0.25  # seconds before the next address is tried beside the last (RFC 8305, section 5)
-
-_CODES = {
-    errno.ECONNREFUSED: FailureCode.CONNECTION_REFUSED,
-    errno.ECONNRESET: FailureCode.CONNECTION_RESET,
-    errno.ETIMEDOUT: FailureCode.TIMED_OUT,
-}
-# Of several addresses that failed, the first failure that says most about the server itself is told.
-_TELLING: tuple[str, ...] = (
-    FailureCode.CONNECTION_REFUSED,
-    FailureCode.CONNECTION_RESET,
-    FailureCode.TIMED_OUT,
-    FailureCode.UNREACHABLE,
-    FailureCode.ADDRESS_REFUSED,
-)
 
 
 class Client:
     """What one request_server may have connected: ``max_connections`` in its life, each within ``timeout``
     seconds, names and waiting included."""
 
-    def __init__(self, policy: Policy, resolver: Resolver, *, max_connections: int, timeout: float) -> None:
+    def __init__(
+        self, policy: Policy, resolver: Resolver, proxies: Proxies, *, max_connections: int, timeout: float
+    ) -> None:
         self._policy = policy
         self._resolver = resolver
+        self._proxies = proxies
         self._left = max_connections
         self._max = max_connections
         self._timeout = timeout
@@ -65,74 +53,62 @@ class Client:
             raise RequestFailed(FailureCode.BAD_URL, f"{message.host!r} is not a host: {error}") from None
         if (refused := self._policy.port_refusal(message.port)) is not None:
             raise RequestFailed(FailureCode.ADDRESS_REFUSED, f"{message.host}: {refused}")
+        proxy = self._proxies.choose(host, message.port)
         try:
             async with asyncio.timeout(self._timeout), self._slots:
-                addresses = await self._resolver.resolve(host)
-                connection, address = await self._first(host, addresses, message.port)
+                if proxy is None:
+                    connection, address = await self._direct(host, message.port)
+                else:
+                    connection, address = await self._through(proxy, host, message.port)
         except TimeoutError:
+            through = f" through the proxy {proxy.host}" if proxy else ""
             raise RequestFailed(
                 FailureCode.TIMED_OUT,
-                f"no connection to {message.host} port {message.port} within {self._timeout:g} s",
+                f"no connection to {message.host} port {message.port}{through} within {self._timeout:g} s",
             ) from None
         return Connected(str(address)), [connection.detach()]
 
-    async def _first(
-        self, host: Address | str, addresses: Sequence[Address], port: int
-    ) -> tuple[socket.socket, Address]:
-        """The first connection that stands, of attempts that start one after the other: each a moment after the
-        last, or as soon as one failed."""
-        untried = list(reversed(addresses))
-        attempts: dict[asyncio.Task[socket.socket], Address] = {}
-        failures: list[RequestFailed] = []
-        try:
-            while untried or attempts:
-                if untried:
-                    address = untried.pop()
-                    attempts[asyncio.create_task(self._attempt(host, address, port))] = address
-                done, _ = await asyncio.wait(
-                    attempts, timeout=_STAGGER if untried else None, return_when=asyncio.FIRST_COMPLETED
-                )
-                for attempt in done:
-                    address = attempts.pop(attempt)
-                    try:
-                        return attempt.result(), address
-                    except RequestFailed as failure:
-                        failures.append(failure)
-        finally:
-            for attempt in attempts:
-                _abandon(attempt)
-        raise min(failures, key=lambda failure: _TELLING.index(failure.code))
+    async def _direct(self, host: Address | str, port: int) -> tuple[socket.socket, Address]:
+        named = self._policy.names(host, port)
+        return await race.connect(
+            str(host),
+            port,
+            functools.partial(self._resolver.look_up, host, named=named),
+            lambda address: self._policy.refusal(host, address, port),
+        )
 
-    async def _attempt(self, host: Address | str, address: Address, port: int) -> socket.socket:
-        """Connect to exactly the address that was just judged."""
-        if (refused := self._policy.refusal(host, address, port)) is not None:
+    async def _through(self, proxy: Proxy, host: Address | str, port: int) -> tuple[socket.socket, Address]:
+        """A name is the proxy's to look up: what it comes to can be judged by nobody here."""
+        if isinstance(host, str):
+            refused = self._policy.name_refusal(host, port)
+        else:
+            refused = self._policy.refusal(host, host, port)
+        if refused is None and self._proxies.are_at(host, port) and not self._policy.names(host, port):
+            refused = (
+                f"{host} port {port} is a proxy of this browser's, and no page's to speak to (allow_hosts)"
+            )
+        if refused is not None:
             raise RequestFailed(FailureCode.ADDRESS_REFUSED, refused)
-        family = socket.AF_INET if isinstance(address, IPv4Address) else socket.AF_INET6
         try:
-            connection = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        except OSError as error:
-            raise _failure(error, address, port) from None
+            # The user named it: it may be anywhere, and is looked up as the system would.
+            connection, address = await race.connect(
+                proxy.host,
+                proxy.port,
+                functools.partial(self._resolver.look_up, parse_host(proxy.host), named=True),
+                lambda _address: None,
+            )
+        except RequestFailed as error:
+            raise RequestFailed(
+                FailureCode.PROXY_FAILED, f"no connection to the proxy {proxy.host}: {error.detail}"
+            ) from None
         try:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            await asyncio.get_running_loop().sock_connect(connection, (str(address), port))
-        except OSError as error:
+            await open_tunnel(connection, proxy, host, port)
+        except RequestFailed as error:
             connection.close()
-            raise _failure(error, address, port) from None
+            raise RequestFailed(
+                error.code, f"the proxy {proxy.host} for {host} port {port}: {error.detail}"
+            ) from None
         except BaseException:
             connection.close()
             raise
-        return connection
-
-
-def _abandon(attempt: asyncio.Task[socket.socket]) -> None:
-    """A connection that came second is closed; one still being made closes itself when it is cancelled."""
-    if not attempt.done():
-        attempt.cancel()
-    elif attempt.exception() is None:
-        attempt.result().close()
-
-
-def _failure(error: OSError, address: Address, port: int) -> RequestFailed:
-    code = _CODES.get(error.errno or 0, FailureCode.UNREACHABLE)
-    why = os.strerror(error.errno) if error.errno else str(error)
-    return RequestFailed(code, f"{address} port {port}: {why}")
+        return connection, address

@@ -3,44 +3,62 @@
 from __future__ import annotations
 
 import logging
+import ssl
 
 import msgspec
 
-from cloister.interfaces.lookup_server import LOOKUP, LOOKUP_ADMIN, AddClient, Connect, Options
+from cloister.interfaces.lookup_server import (
+    LOOKUP,
+    LOOKUP_ADMIN,
+    AddClient,
+    Connect,
+    Options,
+    PreloadOptions,
+)
 from cloister.ipc import Channel, Connection, Descriptors
 from cloister.ipc.service import Service, Start
 from cloister.sandbox import enter
 
 from .connect import Client
-from .policy import Policy, parse_server
-from .resolver import Resolver, warm_up
+from .name_servers import NameServer, NameServers
+from .plain import PlainServer
+from .policy import Policy
+from .proxies import Proxies
+from .resolver import Resolver
 from .sandbox import POLICY
-from .system import System
+from .servers import Server
+from .system import OwnAddresses, System
 
 __all__ = ["POLICY", "main", "preload"]
 
 log = logging.getLogger("cloister.lookup_server")
 
 _system: System | None = None
+_contexts: dict[str, ssl.SSLContext] = {}
 
 
-def preload(_options: bytes) -> None:
+def preload(options: bytes) -> None:
     """Read what files and the kernel say about names and addresses, and load what is loaded lazily.
 
-    Raises OSError when the kernel does not tell this machine's addresses.
+    ``options`` is the msgpack of ``PreloadOptions``, or nothing. Raises OSError when the kernel does not tell this
+    machine's addresses, or a root cannot be read.
     """
     global _system  # noqa: PLW0603 - there is one machine, and its files are out of reach when main() runs
+    wanted = msgspec.msgpack.decode(options, type=PreloadOptions) if options else PreloadOptions()
     _system = System.read()
-    warm_up()
+    if wanted.secure:
+        from .secure import context
+
+        _contexts.update({over: context(over, wanted.extra_roots) for over in wanted.secure})
+    "host.example".encode("idna")  # the codec with which a socket takes its address
 
 
 def main(start: Start) -> None:
-    """Serve until Shutdown. Raises ValueError, before lock-down, for rules or name servers that are malformed."""
+    """Serve until Shutdown. Raises ValueError, before lock-down, for what is malformed in the options."""
     if _system is None:
         raise RuntimeError("lookup_server.main needs preload: no file can be read after lock-down")
     options = msgspec.msgpack.decode(start.options, type=Options)
-    servers = tuple(map(parse_server, options.dns_servers)) or _system.name_servers
-    clients = _Clients(options, msgspec.structs.replace(_system, name_servers=servers))
+    clients = _Clients(options, _system)
     (admin,) = start.channels
     service = Service()
     report = enter(POLICY, allow_degraded=start.allow_degraded)
@@ -54,26 +72,49 @@ def main(start: Start) -> None:
 
 
 class _Clients:
-    """The connections to request_servers. They share the policy and nothing that one could learn of another."""
+    """The connections to request_servers. They share the policy, and what name servers said."""
 
     def __init__(self, options: Options, system: System) -> None:
         self._options = options
-        self._system = system
-        self._policy = Policy(options.rules, system.own)
+        self._timeout = options.connect_timeout / 1000
+        self._policy = Policy(options.rules, OwnAddresses(system.own))
+        self._proxies = Proxies(options.proxies)
+        settings = system.settings
+        if options.dns_servers:
+            own = tuple(map(Server.parse, options.dns_servers))
+            settings = msgspec.structs.replace(settings, servers=own, rotate=False)
+        lifetime = self._timeout / 2
+        servers = NameServers(
+            [_server(server, min(settings.timeout, lifetime), lifetime) for server in settings.servers],
+            attempts=settings.attempts,
+            rotate=settings.rotate,
+            lifetime=lifetime,
+        )
+        self._resolver = Resolver(system.hosts, settings, servers)
 
     def add(self, _message: AddClient, fds: Descriptors) -> None:
         """Serve a client until its channel closes; one that breaks the protocol loses its channel only."""
         if fds.lost:
             log.error("no file descriptor is left for one more client, which is turned away")
             return
-        timeout = self._options.connect_timeout / 1000
         client = Client(
             self._policy,
-            Resolver(self._system, lifetime=timeout / 2),
+            self._resolver,
+            self._proxies,
             max_connections=self._options.rules.max_connections,
-            timeout=timeout,
+            timeout=self._timeout,
         )
         Connection(Channel(fds.take()), LOOKUP, "server", {Connect: client.connect}, on_close=_gone)
+
+
+def _server(server: Server, timeout: float, lifetime: float) -> NameServer:
+    if not server.is_secret:
+        return PlainServer(server, timeout)
+    if server.over not in _contexts:
+        raise ValueError(f"{server}: PreloadOptions say nothing of a name server over {server.over}")
+    from .secure import make
+
+    return make(server, lifetime, _contexts[server.over])
 
 
 def _gone(error: Exception | None) -> None:

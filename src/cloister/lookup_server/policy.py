@@ -7,8 +7,8 @@ name that resolves differently the second time reaches what it refuses.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from collections.abc import Container
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_network
 
 import msgspec
 
@@ -17,12 +17,35 @@ from cloister.interfaces.lookup_server import PolicyRules
 from .addresses import Address, embedded, special_use
 from .hosts import parse_host
 
-__all__ = ["HostRule", "Policy", "parse_server"]
+__all__ = ["HostRule", "Policy", "parse_network", "split_port"]
+
+# "Bad port", Fetch standard, "Port blocking": ports of services that a line of HTTP could be mistaken by.
+_BAD_PORTS = frozenset(
+    (
+        1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101, 102, 103, 104,
+        109, 110, 111, 113, 115, 117, 119, 123, 135, 137, 139, 143, 161, 179, 389, 427, 465, 512, 513, 514, 515,
+        526, 530, 531, 532, 540, 548, 554, 556, 563, 587, 601, 636, 989, 990, 993, 995, 1719, 1720, 1723, 2049,
+        3659, 4045, 4190, 5060, 5061, 6000, 6566, 6665, 6666, 6667, 6668, 6669, 6679, 6697, 10080,
+    )
+)  # fmt: skip
+
+# What a proxy would look up in a network that is not the public one, for a page that must not reach it.
+_NOT_PUBLIC = frozenset(
+    (
+        "localhost", "invalid", "test",  # RFC 6761
+        "local", "intranet", "internal", "private", "corp", "home", "lan",  # RFC 6762, section 3 and appendix G
+        "home.arpa", "onion", "alt",  # RFC 8375, RFC 7686, RFC 9476
+        "in-addr.arpa", "ip6.arpa", "ipv4only.arpa",  # RFC 6761, RFC 8880
+        "localdomain", "svc",  # what distributions and Kubernetes use
+        # Names by which a cloud's metadata service is reached from outside .internal: Google, Equinix, Tencent.
+        "metadata.goog", "metadata.packet.net", "metadata.platformequinix.com", "metadata.tencentyun.com",
+    )
+)  # fmt: skip
 
 _WITH_PORT = re.compile(r"(?P<host>[^:\[\]]+|\[[^\[\]]+\])(?::(?P<port>[0-9]{1,5}))?", re.ASCII)
 
 
-def _split(text: str) -> tuple[str, int | None]:
+def split_port(text: str) -> tuple[str, int | None]:
     """``host``, ``host:port``, ``[v6]``, ``[v6]:port`` or a bare ``v6``."""
     if text.count(":") > 1 and not text.startswith("["):
         return text, None
@@ -39,12 +62,6 @@ def _split(text: str) -> tuple[str, int | None]:
     return host, None if port is None else int(port)
 
 
-def parse_server(text: str) -> tuple[Address, int]:
-    """A name server, ``address`` or ``address:port``; the port is 53 unless given. Raises ValueError."""
-    host, port = _split(text)
-    return ip_address(host), 53 if port is None else port
-
-
 class HostRule(msgspec.Struct, frozen=True):
     """One of ``allow_hosts``. ``*.example.org`` means every name below example.org and not itself."""
 
@@ -55,7 +72,7 @@ class HostRule(msgspec.Struct, frozen=True):
     @classmethod
     def parse(cls, text: str) -> HostRule:
         """Raises ValueError that names the rule and what is wrong with it."""
-        host, port = _split(text)
+        host, port = split_port(text)
         subdomains = host.startswith("*.")
         try:
             parsed = parse_host(host.removeprefix("*."))
@@ -79,18 +96,44 @@ class Policy:
     Raises ValueError when a rule is malformed: a policy that was not understood refuses to start.
     """
 
-    def __init__(self, rules: PolicyRules, own: Collection[Address] = ()) -> None:
+    def __init__(self, rules: PolicyRules, own: Container[Address] = ()) -> None:
         self._hosts = [HostRule.parse(rule) for rule in rules.allow_hosts]
-        self._networks = [_parse_network(rule) for rule in rules.allow_cidrs]
+        self._networks = [parse_network(rule) for rule in rules.allow_cidrs]
         self._ports = frozenset(rules.allow_ports)
-        self._own = frozenset(own)
+        self._own = own
 
     def port_refusal(self, port: int) -> str | None:
         """Why ``port`` may not be connected to, whatever the address; None when it may."""
-        if not self._ports or port in self._ports:
+        if port in self._ports:
             return None
+        if not self._ports:
+            bad = port in _BAD_PORTS
+            return (
+                f"port {port} is refused: another service's, as in all browsers (allow_ports)"
+                if bad
+                else None
+            )
         allowed = ", ".join(map(str, sorted(self._ports)[:10]))
         return f"port {port} is refused: allow_ports has only {allowed}"
+
+    def names(self, host: Address | str, port: int) -> bool:
+        """Whether one of ``allow_hosts`` is about ``host``."""
+        return any(rule.matches(host, port) for rule in self._hosts)
+
+    def name_refusal(self, host: str, port: int) -> str | None:
+        """Why a proxy may not be asked for ``host``, a name that only the proxy looks up; None when it may.
+
+        What address it comes to is not known here. So names are refused that could be public nowhere.
+        """
+        if (refused := self.port_refusal(port)) is not None or self.names(host, port):
+            return refused
+        labels = host.split(".")
+        if len(labels) > 1 and not any(".".join(labels[i:]) in _NOT_PUBLIC for i in range(len(labels))):
+            return None
+        return (
+            f"{host} is not a public name, and the network policy refuses to have the proxy look it up; "
+            f"to allow it: --allow-host {host}:{port} (allow_hosts)"
+        )
 
     def refusal(self, host: Address | str, address: Address, port: int) -> str | None:
         """Why ``address``, which ``host`` resolved to for this connection, may not be connected to on ``port``.
@@ -100,7 +143,7 @@ class Policy:
         """
         if (refused := self.port_refusal(port)) is not None:
             return refused
-        if any(rule.matches(host, port) for rule in self._hosts):
+        if self.names(host, port):
             return None
         for form in (address, *embedded(address)):
             if any(form in network for network in self._networks):
@@ -115,7 +158,7 @@ class Policy:
         return None
 
 
-def _parse_network(text: str) -> IPv4Network | IPv6Network:
+def parse_network(text: str) -> IPv4Network | IPv6Network:
     try:
         return ip_network(text)
     except ValueError as error:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Iterator
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
 import msgspec
 
 from .addresses import Address
-from .hosts import parse_host
+from .configuration import Settings, parse_hosts, parse_nsswitch, parse_resolv_conf
+from .sockets import source_towards
 
-__all__ = ["System", "own_addresses", "parse_hosts", "parse_resolv_conf"]
+__all__ = ["OwnAddresses", "System", "own_addresses"]
 
 _HOSTS_LIMIT = 16 * 1024 * 1024  # bytes: the large block lists that people put there are a third of it
-_RESOLV_CONF_LIMIT = 64 * 1024
-_MAX_NAME_SERVERS = 3  # MAXNS in resolv.h: the system's own resolver asks no more
+_SETTINGS_LIMIT = 64 * 1024
 
 # linux/netlink.h, linux/rtnetlink.h, linux/if_addr.h
 _NLMSG_ERROR, _NLMSG_DONE, _RTM_NEWADDR, _RTM_GETADDR = 2, 3, 20, 22
@@ -29,20 +29,37 @@ _ATTRIBUTE = struct.Struct("=HH")  # nlattr: length, type
 
 
 class System(msgspec.Struct, frozen=True):
-    """``hosts`` from /etc/hosts, ``name_servers`` (address, port) from /etc/resolv.conf, ``own`` addresses."""
+    """``hosts`` from /etc/hosts, ``settings`` from /etc/resolv.conf and /etc/nsswitch.conf, ``own`` addresses."""
 
     hosts: dict[str, tuple[Address, ...]] = msgspec.field(default_factory=dict)
-    name_servers: tuple[tuple[Address, int], ...] = ()
+    settings: Settings = Settings()
     own: frozenset[Address] = frozenset()
 
     @classmethod
     def read(cls) -> System:
         """A missing file says nothing, as for the system's resolver. Raises OSError when the kernel does not
         tell its addresses: without them the policy could not refuse them."""
+        settings = parse_resolv_conf(_read("/etc/resolv.conf", _SETTINGS_LIMIT))
+        order = parse_nsswitch(_read("/etc/nsswitch.conf", _SETTINGS_LIMIT))
         return cls(
             parse_hosts(_read("/etc/hosts", _HOSTS_LIMIT)),
-            parse_resolv_conf(_read("/etc/resolv.conf", _RESOLV_CONF_LIMIT)),
+            msgspec.structs.replace(settings, order=order),
             own_addresses(),
+        )
+
+
+class OwnAddresses:
+    """This machine's addresses: those it had at the start, and those that it has got since (a VPN, another network).
+
+    The kernel tells by the way: what it would connect to from the very same address is its own.
+    """
+
+    def __init__(self, known: frozenset[Address]) -> None:
+        self._known = known
+
+    def __contains__(self, address: object) -> bool:
+        return address in self._known or (
+            isinstance(address, IPv4Address | IPv6Address) and source_towards(address) == address
         )
 
 
@@ -52,41 +69,6 @@ def _read(path: str, limit: int) -> str:
             return file.read(limit).decode("utf-8", "replace")
     except FileNotFoundError:
         return ""
-
-
-def parse_hosts(text: str) -> dict[str, tuple[Address, ...]]:
-    """hosts(5): an address and its names on a line. A line that is not is passed over, as everywhere. A zone is
-    left off: what needs one is link-local, and out of a page's reach in any case."""
-    hosts: dict[str, tuple[Address, ...]] = {}
-    for line in text.splitlines():
-        first, *names = line.partition("#")[0].split() or [""]
-        try:
-            address = ip_address(first.partition("%")[0])
-        except ValueError:
-            continue
-        for spelled in names:
-            try:
-                name = parse_host(spelled)
-            except ValueError:
-                continue
-            if isinstance(name, str) and address not in hosts.get(name, ()):
-                hosts[name] = (*hosts.get(name, ()), address)
-    return hosts
-
-
-def parse_resolv_conf(text: str) -> tuple[tuple[Address, int], ...]:
-    """The name servers of resolv.conf(5). One with a zone (fe80::1%eth0) is passed over: asking it takes system
-    calls that are closed after lock-down."""
-    servers: list[tuple[Address, int]] = []
-    for line in text.splitlines():
-        words = line.split()
-        if len(words) < 2 or words[0] != "nameserver" or "%" in words[1]:
-            continue
-        try:
-            servers.append((ip_address(words[1]), 53))
-        except ValueError:
-            continue
-    return tuple(servers[:_MAX_NAME_SERVERS])
 
 
 def own_addresses() -> frozenset[Address]:

@@ -194,7 +194,7 @@ def _versions() -> dict[str, str]:
         "kernel": here.release,
         "architecture": here.machine,
     }
-    for library in ("cloister", "plutoprint", "pillow", "h2", "dnspython", "turbohtml"):
+    for library in ("cloister", "plutoprint", "pillow", "h2", "turbohtml"):
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[library] = metadata.version(library)
     return found
