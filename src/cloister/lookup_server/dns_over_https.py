@@ -22,6 +22,8 @@ _MEDIA_TYPE = "application/dns-message"
 class DnsOverHttps:
     """The framing of one connection to ``server``. A question's number is that of its stream."""
 
+    protocol = "h2"
+
     def __init__(self, server: Server) -> None:
         host = server.name or (f"[{server.address}]" if server.address.version == 6 else str(server.address))
         self._authority = host if server.port == 443 else f"{host}:{server.port}"
@@ -30,6 +32,11 @@ class DnsOverHttps:
         self._ids: dict[int, bytes] = {}
         self._bodies: dict[int, bytearray] = {}
         self._ending = False
+        self._greeted = False
+
+    @property
+    def is_ready(self) -> bool:
+        return self._greeted  # by the settings that say how many questions it takes at once
 
     @property
     def has_room(self) -> bool:
@@ -38,7 +45,13 @@ class DnsOverHttps:
         return not self._ending and len(self._ids) < most and self._state.highest_outbound_stream_id < 2**30
 
     def opening(self) -> bytes:
-        self._state.update_settings({h2.settings.SettingCodes.MAX_HEADER_LIST_SIZE: _MAX_HEADERS})
+        self._state.local_settings = h2.settings.Settings(
+            client=True,
+            initial_values={
+                h2.settings.SettingCodes.ENABLE_PUSH: 0,
+                h2.settings.SettingCodes.MAX_HEADER_LIST_SIZE: _MAX_HEADERS,
+            },
+        )
         self._state.initiate_connection()
         return self._state.data_to_send()
 
@@ -82,34 +95,38 @@ class DnsOverHttps:
         return answers, self._state.data_to_send()
 
     def _take(self, event: h2.events.Event, answers: dict[int, bytes | NoAnswer]) -> None:
-        if isinstance(event, h2.events.ConnectionTerminated):
+        if isinstance(event, h2.events.RemoteSettingsChanged):
+            self._greeted = True
+        elif isinstance(event, h2.events.ConnectionTerminated):
             self._ending = True
-            return
-        number = getattr(event, "stream_id", None)
-        if isinstance(event, h2.events.DataReceived):
+        elif isinstance(event, h2.events.DataReceived):
             # What was forgotten counts too: all streams share one window.
             self._state.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+        number = getattr(event, "stream_id", None)
         if number is None or (own := self._ids.get(number)) is None:
             return
-        failure = ""
+        if failure := self._failure(event, self._bodies[number]):
+            answers[number] = NoAnswer(failure)
+            self.forget(number)
+        elif isinstance(event, h2.events.StreamEnded):
+            body = bytes(self._bodies.pop(number))
+            del self._ids[number]
+            answers[number] = own + body[2:] if body[:2] == b"\0\0" else NoAnswer("an answer without its id")
+
+    @staticmethod
+    def _failure(event: h2.events.Event, body: bytearray) -> str:
+        """Why there will be no answer; data of one that goes well is added to ``body``."""
         if isinstance(event, h2.events.ResponseReceived):
             fields: dict[bytes, bytes] = dict(event.headers or ())
             status, kind = fields.get(b":status", b""), fields.get(b"content-type", b"")
             if status != b"200":
-                failure = f"HTTP status {status[:3].decode('ascii', 'replace')}"
-            elif kind.partition(b";")[0].strip().lower() != _MEDIA_TYPE.encode():
-                failure = f"it sent no {_MEDIA_TYPE}"
+                return f"HTTP status {status[:3].decode('ascii', 'replace')}"
+            if kind.partition(b";")[0].strip().lower() != _MEDIA_TYPE.encode():
+                return f"it sent no {_MEDIA_TYPE}"
         elif isinstance(event, h2.events.DataReceived):
-            self._bodies[number] += event.data
-            if len(self._bodies[number]) > MAX_ANSWER:
-                failure = f"an answer of over {MAX_ANSWER:,} bytes"
+            body += event.data
+            if len(body) > MAX_ANSWER:
+                return f"an answer of over {MAX_ANSWER:,} bytes"
         elif isinstance(event, h2.events.StreamReset):
-            failure = "it gave up on the question"
-        elif isinstance(event, h2.events.StreamEnded):
-            body = bytes(self._bodies[number])
-            answers[number] = own + body[2:] if body[:2] == b"\0\0" else NoAnswer("an answer without its id")
-        if failure:
-            answers[number] = NoAnswer(failure)
-            self.forget(number)
-        elif number in answers:
-            del self._ids[number], self._bodies[number]
+            return "it gave up on the question"
+        return ""

@@ -13,6 +13,9 @@ _MAX_WAITING = 1024
 class DnsOverTls:
     """The framing of one connection. A question's number is its id on the wire, so that no two have the same."""
 
+    protocol = None  # servers need not name it (RFC 7858)
+    is_ready = True
+
     def __init__(self) -> None:
         self._ids: dict[int, bytes] = {}
         self._last = 0

@@ -9,13 +9,12 @@ from typing import Protocol
 
 from .message import Answer, Forged, NoAnswer, Question
 from .servers import Server
-from .sockets import connect_tcp
+from .sockets import connect_tcp, said
 
 __all__ = ["Framing", "KeptServer", "Unreadable"]
 
 _RECORDS = 64 * 1024  # bytes read at once: four TLS records
 _MAX_UNSENT = 1024 * 1024  # bytes; a question has 128
-_CLOSED = "it closed the connection"
 
 
 class Unreadable(Exception):
@@ -26,8 +25,16 @@ class Framing(Protocol):
     """What is between TLS and DNS, for one connection. Without input or output."""
 
     @property
+    def protocol(self) -> str | None:
+        """What the server must have agreed to speak (RFC 7301)."""
+
+    @property
     def has_room(self) -> bool:
         """Whether one more question may be asked now."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the server has said what must be known before the first question."""
 
     def opening(self) -> bytes:
         """What is sent before the first question."""
@@ -55,6 +62,7 @@ class KeptServer:
         self._context = context
         self._framing = framing
         self._opening: asyncio.Task[_Stream] | None = None
+        self._live: set[_Stream] = set()
 
     def __str__(self) -> str:
         return str(self._server)
@@ -78,23 +86,30 @@ class KeptServer:
         except ssl.SSLCertVerificationError as error:
             raise NoAnswer(f"its certificate is not trusted: {error.verify_message}") from None
         except ssl.SSLError as error:
-            raise NoAnswer(f"no TLS with it: {error.reason or _CLOSED}") from None
+            raise NoAnswer(f"no TLS with it: {error.reason or 'it closed the connection'}") from None
         except OSError as error:
-            raise NoAnswer(error.strerror or str(error) or _CLOSED) from None
+            raise NoAnswer(said(error)) from None
         try:
             return question.read(data, stream=True)
         except Forged:
             raise NoAnswer("it answered another question") from None
 
     async def _stream(self) -> tuple[_Stream, bool]:
-        """The connection, and whether it was made for this question."""
-        opening = self._opening
-        if opening is not None and opening.done() and (_failed(opening) or not opening.result().has_room):
-            opening = None
-        fresh = opening is None
-        if opening is None:
-            opening = self._opening = asyncio.create_task(self._open())
-        return await asyncio.shield(opening), fresh
+        """A connection with room for a question, and whether it was made for this one."""
+        fresh = False
+        while True:
+            opening = self._opening
+            if opening is not None and opening.done():
+                stream = None if _failed(opening) else opening.result()
+                if stream is not None and stream.has_room:
+                    return stream, fresh
+                if stream is not None:
+                    stream.retire()
+                opening = None
+            if opening is None:
+                opening = self._opening = asyncio.create_task(self._open())
+                fresh = True
+            await asyncio.shield(opening)
 
     async def _open(self) -> _Stream:
         server = self._server
@@ -107,7 +122,20 @@ class KeptServer:
             except BaseException:
                 there.close()
                 raise
-        return _Stream(reader, writer, self._framing(), self._timeout)
+            framing = self._framing()
+            tls: ssl.SSLObject = writer.get_extra_info("ssl_object")
+            if framing.protocol not in (None, tls.selected_alpn_protocol()):
+                writer.transport.abort()
+                raise ConnectionError(f"it does not speak {framing.protocol}")
+            stream = _Stream(reader, writer, framing, self._timeout)
+            self._live.add(stream)
+            stream.reading.add_done_callback(lambda _: self._live.discard(stream))
+            try:
+                await stream.ready
+            except BaseException:
+                stream.retire()
+                raise
+        return stream
 
 
 def _failed(task: asyncio.Task[_Stream]) -> bool:
@@ -127,7 +155,10 @@ class _Stream:
         self._closed = False
         self._heard = 0.0
         writer.write(framing.opening())
-        self._reading = asyncio.create_task(self._read())
+        self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if framing.is_ready:
+            self.ready.set_result(None)
+        self.reading = asyncio.create_task(self._read())
 
     @property
     def has_room(self) -> bool:
@@ -136,7 +167,7 @@ class _Stream:
     async def ask(self, wire: bytes) -> bytes:
         """The answer. Raises ConnectionError when the connection is lost before it came."""
         if self._closed:
-            raise ConnectionError(_CLOSED)
+            raise ConnectionError
         asked_at = asyncio.get_running_loop().time()
         number, data = self._framing.ask(wire)
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
@@ -151,17 +182,23 @@ class _Stream:
                 silent = asyncio.get_running_loop().time() - asked_at > self._patience / 2
                 if silent and self._heard < asked_at:
                     self._retired = True  # the other end may be gone: the next question has a new connection
-            if not self._framing.has_room:
-                self._retired = True
-            if self._retired and not self._waiting:
-                self._close()
+            if self._retired:
+                self.retire()
+
+    def retire(self) -> None:
+        """Take no more questions, and end with the last answer."""
+        self._retired = True
+        if not self._waiting:
+            self._close()
 
     async def _read(self) -> None:
-        lost: Exception = ConnectionError(_CLOSED)
+        lost = ConnectionError()
         try:
             while data := await self._reader.read(_RECORDS):
                 self._heard = asyncio.get_running_loop().time()
                 answers, reply = self._framing.received(data)
+                if self._framing.is_ready and not self.ready.done():
+                    self.ready.set_result(None)
                 self._writer.write(reply)
                 if self._writer.transport.get_write_buffer_size() > _MAX_UNSENT:
                     lost = ConnectionError("it sends and does not read")
@@ -174,13 +211,17 @@ class _Stream:
                         waiting.set_result(answer)
                     else:
                         waiting.set_exception(answer)
-        except (OSError, Unreadable) as error:
-            lost = ConnectionError(str(error) or _CLOSED)
+        except OSError as error:
+            lost = ConnectionError(said(error))
+        except Unreadable as error:
+            lost = ConnectionError(str(error))
         finally:
             self._close()
-            for waiting in self._waiting.values():
-                if not waiting.done():
-                    waiting.set_exception(lost)
+            if not self.ready.done():
+                self.ready.set_exception(lost)
+            for unanswered in self._waiting.values():
+                if not unanswered.done():
+                    unanswered.set_exception(lost)
 
     def _close(self) -> None:
         self._closed = self._retired = True

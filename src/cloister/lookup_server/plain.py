@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 
 from .message import MAX_ANSWER, Answer, Forged, NoAnswer, Question, Truncated
 from .servers import Server
-from .sockets import connect_tcp, connect_udp
+from .sockets import connect_tcp, connect_udp, said
 
 __all__ = ["PlainServer"]
 
@@ -39,7 +38,7 @@ class PlainServer:
         except TimeoutError:
             raise NoAnswer(f"no answer within {self._timeout:g} s") from None
         except OSError as error:
-            raise NoAnswer(os.strerror(error.errno) if error.errno else str(error)) from None
+            raise NoAnswer(said(error)) from None
 
     async def _by_datagram(self, question: Question) -> Answer:
         server, loop = self._server, asyncio.get_running_loop()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
 import socket
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -15,7 +14,7 @@ from cloister.interfaces.base import FailureCode
 
 from .addresses import Address
 from .resolver import Unknown
-from .sockets import connect_tcp
+from .sockets import connect_tcp, said
 
 __all__ = ["connect"]
 
@@ -145,5 +144,4 @@ async def _attempt(address: Address, port: int) -> socket.socket:
         return await connect_tcp(address, port)
     except OSError as error:
         code = _CODES.get(error.errno or 0, FailureCode.UNREACHABLE)
-        why = os.strerror(error.errno) if error.errno else str(error)
-        raise RequestFailed(code, f"{address} port {port}: {why}") from None
+        raise RequestFailed(code, f"{address} port {port}: {said(error)}") from None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 from functools import partial
 
 from cloister import trust
 
 from .dns_over_https import DnsOverHttps
 from .dns_over_tls import DnsOverTls
-from .kept import KeptServer
+from .kept import Framing, KeptServer
 from .message import A, Question
 from .servers import Server
 
@@ -35,5 +36,7 @@ def context(over: str, extra_roots: str) -> ssl.SSLContext:
 
 def make(server: Server, lifetime: float, context: ssl.SSLContext) -> KeptServer:
     """``server``, asked over one connection for all."""
-    framing = partial(DnsOverHttps, server) if server.over == "https" else DnsOverTls
+    framing: Callable[[], Framing] = DnsOverTls
+    if server.over == "https":
+        framing = partial(DnsOverHttps, server)
     return KeptServer(server, min(_TIMEOUT, lifetime), context, framing)

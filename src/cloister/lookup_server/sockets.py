@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from ipaddress import IPv4Address, ip_address
 
 from .addresses import Address
 
-__all__ = ["connect_tcp", "connect_udp", "source_towards"]
+__all__ = ["connect_tcp", "connect_udp", "said", "source_towards"]
 
 
 async def connect_tcp(address: Address, port: int, scope: int = 0) -> socket.socket:
@@ -45,6 +46,11 @@ def source_towards(address: Address) -> Address | None:
             return ip_address(there.getsockname()[0])
     except OSError:
         return None
+
+
+def said(error: OSError) -> str:
+    """What the kernel said, without what asyncio put in its place; the other end may just have closed."""
+    return os.strerror(error.errno) if error.errno else str(error) or "it closed the connection"
 
 
 def _family(address: Address) -> socket.AddressFamily:

@@ -17,6 +17,7 @@ from cloister.interfaces.base import FailureCode
 from cloister.interfaces.lookup_server import Proxy
 
 from .addresses import Address
+from .sockets import said
 
 __all__ = ["open_tunnel"]
 
@@ -50,7 +51,7 @@ async def open_tunnel(there: socket.socket, proxy: Proxy, host: Address | str, p
     try:
         await shake_hands(there, proxy, host, port)
     except OSError as error:
-        raise _failed(f"the connection broke: {error.strerror}") from None
+        raise _failed(f"the connection broke: {said(error)}") from None
 
 
 def _failed(why: str, code: FailureCode = FailureCode.PROXY_FAILED) -> RequestFailed:
