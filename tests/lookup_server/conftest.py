@@ -67,6 +67,7 @@ class Zone:
     async def serve(self) -> AsyncIterator[int]:
         """The port on 127.0.0.1, UDP and TCP, for as long as the block runs."""
         zone = self
+        serving: set[asyncio.Task[None]] = set()
 
         class Udp(asyncio.DatagramProtocol):
             def connection_made(self, transport: Any) -> None:
@@ -77,12 +78,21 @@ class Zone:
                     self.transport.sendto(answer, address)
 
         async def tcp(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            with contextlib.suppress(asyncio.IncompleteReadError):
+            task = asyncio.current_task()
+            assert task is not None
+            serving.add(task)
+            try:
                 size = int.from_bytes(await reader.readexactly(2))
                 if (answer := zone.answer(await reader.readexactly(size), "tcp")) is not None:
                     writer.write(len(answer).to_bytes(2) + answer)
                     await writer.drain()
-            writer.close()
+                    writer.close()
+                    await writer.wait_closed()
+            except (asyncio.IncompleteReadError, ConnectionError):
+                pass
+            finally:
+                writer.transport.abort()
+                serving.discard(task)
 
         server = await asyncio.start_server(tcp, "127.0.0.1", 0)
         port: int = server.sockets[0].getsockname()[1]
@@ -94,7 +104,11 @@ class Zone:
         finally:
             transport.close()
             server.close()
+            for task in serving:
+                task.cancel()
+            await asyncio.gather(*serving, return_exceptions=True)
             await server.wait_closed()
+            await asyncio.sleep(0)  # transports close in the next turn
 
 
 @dataclass

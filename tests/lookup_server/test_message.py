@@ -245,14 +245,15 @@ def costly(question: Question) -> Iterable[bytes]:
     """Answers that take a general parser seconds: many aliases, many kinds, many names, all of the longest names."""
     deep = b"".join(b"\1" + bytes([97 + i % 26]) for i in range(120)) + b"\0"
     first = record(deep, 16, b"")
-    for make in (
+    makers: tuple[Callable[[int], bytes], ...] = (
         lambda i: record(
             struct.pack("!H", 0xC000 | CIRCLE), 5, struct.pack("!H", 0xC000 | CIRCLE + 2 * (i % 100))
         ),
         lambda i: record(struct.pack("!H", 0xC000 | CIRCLE + 2 * (i % 100)), 300 + i, b""),
         lambda i: record(b"\1a" + struct.pack("!H", 0xC000 | CIRCLE), A, i.to_bytes(4)),
         lambda _: record(b"\0", 2, b""),
-    ):
+    )
+    for make in makers:
         records = [first]
         while len(raw(question, *records)) < MAX_ANSWER - 20:
             records += [make(len(records) + i) for i in range(50)]

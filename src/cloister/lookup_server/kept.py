@@ -155,9 +155,9 @@ class _Stream:
         self._closed = False
         self._heard = 0.0
         writer.write(framing.opening())
-        self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.ready: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         if framing.is_ready:
-            self.ready.set_result(None)
+            self.ready.set_result(b"")
         self.reading = asyncio.create_task(self._read())
 
     @property
@@ -196,32 +196,33 @@ class _Stream:
         try:
             while data := await self._reader.read(_RECORDS):
                 self._heard = asyncio.get_running_loop().time()
-                answers, reply = self._framing.received(data)
-                if self._framing.is_ready and not self.ready.done():
-                    self.ready.set_result(None)
-                self._writer.write(reply)
-                if self._writer.transport.get_write_buffer_size() > _MAX_UNSENT:
-                    lost = ConnectionError("it sends and does not read")
-                    break
-                for number, answer in answers.items():
-                    waiting = self._waiting.get(number)
-                    if waiting is None or waiting.done():
-                        continue
-                    if isinstance(answer, bytes):
-                        waiting.set_result(answer)
-                    else:
-                        waiting.set_exception(answer)
+                self._take(data)
         except OSError as error:
             lost = ConnectionError(said(error))
         except Unreadable as error:
             lost = ConnectionError(str(error))
         finally:
             self._close()
-            if not self.ready.done():
-                self.ready.set_exception(lost)
-            for unanswered in self._waiting.values():
-                if not unanswered.done():
-                    unanswered.set_exception(lost)
+            for waiting in (self.ready, *self._waiting.values()):
+                if not waiting.done():
+                    waiting.set_exception(lost)
+                    waiting.exception()  # nobody may be waiting for it
+
+    def _take(self, data: bytes) -> None:
+        answers, reply = self._framing.received(data)
+        self._writer.write(reply)
+        if self._writer.transport.get_write_buffer_size() > _MAX_UNSENT:
+            raise Unreadable("it sends and does not read")
+        if self._framing.is_ready and not self.ready.done():
+            self.ready.set_result(b"")
+        for number, answer in answers.items():
+            waiting = self._waiting.get(number)
+            if waiting is None or waiting.done():
+                continue
+            if isinstance(answer, bytes):
+                waiting.set_result(answer)
+            else:
+                waiting.set_exception(answer)
 
     def _close(self) -> None:
         self._closed = self._retired = True
