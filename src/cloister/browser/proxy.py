@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from ipaddress import ip_network
 from typing import Literal, NotRequired, TypedDict
 
-from ada_url import URL
-
 from cloister.errors import InvalidArgument
 from cloister.interfaces import lookup_server
 
@@ -17,7 +15,7 @@ from .network import host_rule
 __all__ = ["ProxySettings", "proxies"]
 
 _SERVER = re.compile(
-    r"(?:(?P<scheme>[a-z0-9+.-]+)://)?(?P<host>\[[0-9a-fA-F:.]+\]|[^\s/?#@\\:\[\]%]+)(?::(?P<port>[0-9]{1,5}))?/?"
+    r"(?:(?P<scheme>[a-z0-9+.-]+)://)?(?P<host>\[[0-9a-fA-F:.]+\]|[^\s/?#@\\:\[\]%*]+)(?::(?P<port>[0-9]{1,5}))?/?"
 )
 _SCHEMES: dict[str, tuple[Literal["http", "socks5"], int]] = {
     "http": ("http", 80),
@@ -78,7 +76,7 @@ def _proxy(given: ProxySettings) -> lookup_server.Proxy:
     _check_credentials(scheme[0], username, password)
     return lookup_server.Proxy(
         scheme=scheme[0],
-        host=_host(found["host"]),
+        host=host_rule("proxy: server", found["host"]).removeprefix("[").removesuffix("]"),
         port=port,
         username=username,
         password=password,
@@ -98,16 +96,6 @@ def _check_credentials(scheme: str, username: str, password: str) -> None:
         raise InvalidArgument(
             "proxy: a username has no colon, and neither it nor a password control characters"
         )
-
-
-def _host(text: str) -> str:
-    try:
-        host = URL(f"http://{text}/").hostname.removeprefix("[").removesuffix("]").removesuffix(".")
-    except ValueError:
-        host = ""
-    if not 0 < len(host) <= 253:
-        raise InvalidArgument(f"proxy: {text!r} is no host")
-    return host
 
 
 def _patterns(name: str, text: str) -> tuple[str, ...]:
