@@ -94,6 +94,7 @@ def test_an_ipv6_address_outside_global_unicast_is_refused_whatever_it_is(addres
 def test_every_form_that_carries_an_ipv4_address_gives_it_away(address: IPv4Address) -> None:
     high, low = int(address) >> 16, int(address) & 0xFFFF
     forms = [f"::ffff:{address}", f"::ffff:0:{address}", f"64:ff9b::{address}", f"2002:{high:x}:{low:x}::1"]
+    forms += [f"2600::5efe:{address}", f"2600::200:5efe:{address}"]
     if int(address) > 1:
         forms.append(f"::{address}")
     if int(address) >> 24:

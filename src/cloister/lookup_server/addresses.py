@@ -83,6 +83,7 @@ _LOW_32_BITS = [
 _LOCAL_NAT64 = IPv6Network("64:ff9b:1::/48")
 _TEREDO = IPv6Network("2001::/32")
 _SIX_TO_FOUR = IPv6Network("2002::/16")
+_ISATAP = (0x00005EFE, 0x02005EFE)  # RFC 5214, section 6.1: in the middle of an address of any network
 
 
 def special_use(address: Address) -> str | None:
@@ -111,6 +112,8 @@ def embedded(address: Address) -> tuple[IPv4Address, ...]:
         return (IPv4Address(value >> 80 & 0xFFFFFFFF),)
     if address in _TEREDO:  # the server, and the client with its bits inverted (RFC 4380, section 4)
         return (IPv4Address(value >> 64 & 0xFFFFFFFF), IPv4Address(~value & 0xFFFFFFFF))
+    if value >> 32 & 0xFFFFFFFF in _ISATAP:
+        return (IPv4Address(value & 0xFFFFFFFF),)
     return ()
 
 
