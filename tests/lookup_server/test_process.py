@@ -21,6 +21,7 @@ from cloister.interfaces.lookup_server import (
     Connect,
     Options,
     PolicyRules,
+    Proxy,
 )
 from cloister.ipc import Channel, Connection
 from cloister.lookup_server.sandbox import POLICY
@@ -187,8 +188,14 @@ def test_it_is_locked_down_in_the_hosts_network_and_without_files(zone: Zone) ->
 
 @pytest.mark.parametrize(
     "options",
-    [Options(PolicyRules(allow_hosts=("a/b",))), Options(dns_servers=("dns.example",))],
-    ids=["rule", "name server"],
+    [
+        Options(PolicyRules(allow_hosts=("a/b",))),
+        Options(dns_servers=("dns.example",)),
+        Options(dns_servers=("tls://192.0.2.1",)),  # nothing was preloaded for it
+        Options(proxies=(Proxy(scheme="http", host="a/b", port=1),)),
+        Options(proxies=(Proxy(scheme="http", host="a", port=1, bypass=("*",)),)),
+    ],
+    ids=["rule", "name server", "name server over TLS", "proxy", "pattern"],
 )
 def test_a_policy_that_is_not_understood_does_not_start(options: Options) -> None:
     async def run() -> None:

@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cloister.errors import RequestFailed
 from cloister.interfaces.lookup_server import Connect, PolicyRules, Proxy
@@ -18,6 +20,7 @@ from cloister.lookup_server.hosts import parse_host
 from cloister.lookup_server.policy import Policy
 from cloister.lookup_server.proxies import Proxies
 from cloister.lookup_server.system import OwnAddresses, own_addresses
+from cloister.lookup_server.tunnel import open_tunnel
 from tests.proxies import ProxyServer
 from tests.servers import closed_port
 
@@ -200,6 +203,30 @@ def test_what_a_proxy_does_wrong_is_said(scheme: Scheme, speak: Any, code: str, 
     assert error.code == code
     assert told in error.detail
     assert "a.example" in error.detail
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    scheme=st.sampled_from(["http", "socks5"]),
+    said=st.binary(max_size=80)
+    | st.tuples(
+        st.sampled_from([b"HTTP/1.1 200 OK\r\n", b"\5\0\5\0\0", b"\5\2\1\0\5\0\0"]), st.binary(max_size=60)
+    ).map(b"".join),
+)
+def test_whatever_a_proxy_says_is_a_tunnel_or_what_failed(scheme: Scheme, said: bytes) -> None:
+    async def run() -> None:
+        here, there = socket.socketpair()
+        with here, there:
+            here.setblocking(False)
+            there.sendall(said)
+            there.shutdown(socket.SHUT_WR)
+            proxy = Proxy(scheme=scheme, host="p", port=1, username="me", password="secret")
+            try:
+                await open_tunnel(here, proxy, "a.example", 80)
+            except RequestFailed as error:
+                assert "secret" not in error.detail
+
+    asyncio.run(run())
 
 
 def test_a_socks_proxy_may_say_where_it_connects_from_by_name(server: ProxyServer) -> None:

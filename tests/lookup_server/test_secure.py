@@ -9,9 +9,16 @@ from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
 from typing import TypeVar
 
+import h2.config
+import h2.connection
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from cloister.lookup_server.kept import KeptServer
+from cloister.lookup_server import kept as kept_module
+from cloister.lookup_server.dns_over_https import DnsOverHttps
+from cloister.lookup_server.dns_over_tls import DnsOverTls
+from cloister.lookup_server.kept import Framing, KeptServer, Unreadable
 from cloister.lookup_server.message import A, NoAnswer, Question
 from cloister.lookup_server.secure import context, make
 from cloister.lookup_server.servers import Server
@@ -148,6 +155,23 @@ def test_a_connection_that_was_closed_meanwhile_is_followed_by_another(
 
 
 @BOTH
+def test_a_connection_that_nobody_uses_is_closed(
+    secure: Secure, protocol: str, contexts: dict[str, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_module, "_IDLE", 0.05)
+
+    async def work(kept: KeptServer) -> str:
+        await ask(kept, 1)
+        (stream,) = kept._live
+        await asyncio.wait_for(asyncio.shield(stream.reading), 5)
+        assert kept._live == set()
+        return await ask(kept, 2)
+
+    assert with_server(secure, protocol, contexts, work) == "192.0.2.2"
+    assert secure.connections == 2
+
+
+@BOTH
 def test_a_connection_that_is_silent_is_followed_by_another(
     secure: Secure, protocol: str, contexts: dict[str, ssl.SSLContext]
 ) -> None:
@@ -272,6 +296,47 @@ def test_a_server_that_takes_few_questions_at_once_gets_more_connections(
 
     assert with_server(secure, "https", contexts, work) == [f"192.0.2.{n}" for n in range(7)]
     assert 2 <= secure.connections <= 5
+
+
+FRAMINGS: list[Callable[[], Framing]] = [
+    DnsOverTls,
+    lambda: DnsOverHttps(Server(ip_address("192.0.2.1"), 443, "https", "dns.example", "/dns-query")),
+]
+# The beginning of what an honest server sends, so that what follows is read as more of it.
+GREETING = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
+GREETING.initiate_connection()
+BEGINNINGS = [b"", GREETING.data_to_send()]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    which=st.integers(0, 1),
+    pieces=st.lists(
+        st.binary(max_size=60)
+        | st.builds(
+            lambda kind, flags, stream, body: (
+                len(body).to_bytes(3) + bytes([kind, flags]) + stream.to_bytes(4) + body
+            ),
+            st.integers(0, 12),
+            st.integers(0, 255),
+            st.sampled_from([0, 1, 2, 3, 5]),
+            st.binary(max_size=30),
+        ),
+        max_size=6,
+    ),
+)
+def test_whatever_a_server_sends_is_an_answer_or_not_the_protocol(which: int, pieces: list[bytes]) -> None:
+    framing = FRAMINGS[which]()
+    framing.opening()
+    numbers = [framing.ask(Question(f"{n}.example", A).padded())[0] for n in range(2)]
+    try:
+        for piece in (BEGINNINGS[which], *pieces):
+            answers, _ = framing.received(piece)
+            assert set(answers) <= set(numbers)
+    except Unreadable:
+        return
+    for number in numbers:
+        framing.forget(number)
 
 
 @BOTH

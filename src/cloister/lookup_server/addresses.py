@@ -112,9 +112,7 @@ def embedded(address: Address) -> tuple[IPv4Address, ...]:
         return (IPv4Address(value >> 80 & 0xFFFFFFFF),)
     if address in _TEREDO:  # the server, and the client with its bits inverted (RFC 4380, section 4)
         return (IPv4Address(value >> 64 & 0xFFFFFFFF), IPv4Address(~value & 0xFFFFFFFF))
-    if value >> 32 & 0xFFFFFFFF in _ISATAP:
-        return (IPv4Address(value & 0xFFFFFFFF),)
-    return ()
+    return (IPv4Address(value & 0xFFFFFFFF),) if value >> 32 & 0xFFFFFFFF in _ISATAP else ()
 
 
 def _local_nat64(value: int) -> tuple[IPv4Address, ...]:

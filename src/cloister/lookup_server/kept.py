@@ -14,6 +14,7 @@ from .sockets import connect_tcp, said
 __all__ = ["Framing", "KeptServer", "Unreadable"]
 
 _RECORDS = 64 * 1024  # bytes read at once: four TLS records
+_IDLE = 30.0  # seconds after which a connection that nobody uses is closed (RFC 7858, section 3.4)
 _MAX_UNSENT = 1024 * 1024  # bytes; a question has 128
 
 
@@ -194,7 +195,7 @@ class _Stream:
     async def _read(self) -> None:
         lost = ConnectionError()
         try:
-            while data := await self._reader.read(_RECORDS):
+            while data := await self._read_some():
                 self._heard = asyncio.get_running_loop().time()
                 self._take(data)
         except OSError as error:
@@ -207,6 +208,15 @@ class _Stream:
                 if not waiting.done():
                     waiting.set_exception(lost)
                     waiting.exception()  # nobody may be waiting for it
+
+    async def _read_some(self) -> bytes:
+        while True:
+            try:
+                async with asyncio.timeout(_IDLE):
+                    return await self._reader.read(_RECORDS)
+            except TimeoutError:
+                if not self._waiting:
+                    return b""
 
     def _take(self, data: bytes) -> None:
         answers, reply = self._framing.received(data)
