@@ -163,13 +163,6 @@ _SOCKETS: Final[Group] = (
         "make TCP and UDP sockets, over IPv4 and IPv6; never raw, packet, netlink or Unix ones",
     ),
     _any("connect", "connect them"),
-    _any("sendmmsg recvmmsg", "glibc's resolver asks for A and AAAA at once"),
-    _some(
-        "setsockopt",
-        # IPPROTO_IP: IP_RECVERR; IPPROTO_IPV6: IPV6_RECVERR, IPV6_V6ONLY
-        (*_socket_options(0, 11), *_socket_options(41, 25, 26)),
-        "hear of queries that were refused",
-    ),
     _some("ioctl", _one_of(1, 0x8910), "the name of a scope in a link-local address (SIOCGIFNAME)"),
 )
 
