@@ -250,6 +250,23 @@ def test_a_truncated_answer_whose_rest_is_not_to_be_had_is_none(zone: Zone) -> N
     assert "closed the connection in the middle of an answer" in why(zone)
 
 
+def test_a_truncated_answer_of_a_server_without_tcp_says_so() -> None:
+    async def run() -> None:
+        def datagrams(data: bytes) -> list[bytes]:
+            response = dns.message.make_response(dns.message.from_wire(data))
+            response.flags |= dns.flags.TC
+            return [response.to_wire()]
+
+        transport, port = await answering_several(datagrams)
+        try:
+            with pytest.raises(NoAnswer, match=r"over TCP.*Connection refused"):
+                await PlainServer(Server(ip_address("127.0.0.1"), port), 2).ask(Question("a.example", A))
+        finally:
+            transport.close()
+
+    asyncio.run(run())
+
+
 def test_a_huge_answer_is_not_read(zone: Zone) -> None:
     zone.records = {"a.example": [f"A 10.{n // 250}.1.{n % 250}" for n in range(2000)]}
     assert "an answer of" in why(zone, over="tcp", lifetime=5, timeout=5)

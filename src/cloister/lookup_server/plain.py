@@ -27,18 +27,19 @@ class PlainServer:
 
     async def ask(self, question: Question) -> Answer:
         """Raises NoAnswer with what came instead of an answer within ``timeout`` seconds."""
+        over = ""
         try:
             async with asyncio.timeout(self._timeout):
                 if self._server.over == "udp":
                     try:
                         return await self._by_datagram(question)
                     except Truncated:
-                        pass
+                        over = "over TCP, as by datagram it cannot be had whole or trusted: "
                 return await self._by_stream(question)
         except TimeoutError:
-            raise NoAnswer(f"no answer within {self._timeout:g} s") from None
+            raise NoAnswer(f"{over}no answer within {self._timeout:g} s") from None
         except OSError as error:
-            raise NoAnswer(said(error)) from None
+            raise NoAnswer(f"{over}{said(error)}") from None
 
     async def _by_datagram(self, question: Question) -> Answer:
         server, loop = self._server, asyncio.get_running_loop()
