@@ -5,6 +5,7 @@ import logging
 from .async_browser import AsyncBrowser
 from .async_page import AsyncPage
 from .network import NetworkPolicy
+from .proxy import ProxySettings
 from .sync import Browser, Page
 from .values import Image, Link, Margin, ProcessInfo, Response, Viewport
 
@@ -18,6 +19,7 @@ __all__ = [
     "NetworkPolicy",
     "Page",
     "ProcessInfo",
+    "ProxySettings",
     "Response",
     "Viewport",
 ]
