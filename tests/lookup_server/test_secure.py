@@ -339,6 +339,14 @@ def test_whatever_a_server_sends_is_an_answer_or_not_the_protocol(which: int, pi
         framing.forget(number)
 
 
+def test_a_server_that_takes_no_questions_is_left_alone(
+    secure: Secure, contexts: dict[str, ssl.SSLContext]
+) -> None:
+    secure.max_streams = 0
+    assert "takes no questions" in why(secure, "https", contexts)
+    assert secure.connections == 1
+
+
 @BOTH
 def test_a_port_where_nobody_listens_says_so(
     secure: Secure, protocol: str, contexts: dict[str, ssl.SSLContext]

@@ -106,6 +106,8 @@ class KeptServer:
                     return stream, fresh
                 if stream is not None:
                     stream.retire()
+                    if fresh:
+                        raise ConnectionError("it takes no questions")
                 opening = None
             if opening is None:
                 opening = self._opening = asyncio.create_task(self._open())
