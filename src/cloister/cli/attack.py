@@ -213,7 +213,8 @@ class Rounds:
     def __exit__(self, *_error: object) -> None:
         self._stopped = True
         for thread in self._threads:
-            thread.join()
+            with contextlib.suppress(RuntimeError):  # Ctrl-C came while it started: it finds nothing to do
+                thread.join()
 
     def begin(
         self,
@@ -230,6 +231,8 @@ class Rounds:
         future: Future[Results] = Future()
 
         def run() -> None:
+            if self._stopped:
+                return
             try:
                 if not isolated:
                     _refuse_namespaces()
