@@ -30,7 +30,7 @@ format: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet playwright "httpx[http2]"
-	failed=0; for each in first_light supervision sandbox network; do $(BIN)/python bench/$$each.py || failed=1; done; exit $$failed
+	failed=0; for each in first_light supervision sandbox network names; do $(BIN)/python bench/$$each.py || failed=1; done; exit $$failed
 
 soak: $(STAMP)
 	$(BIN)/python bench/soak.py
