@@ -106,9 +106,11 @@ async def main(world: World) -> dict[str, Any]:
             told["named"] = {name: await outcome(client, name) for name in plain.records}
             told["own"] = [await outcome(client, address) for address in (OWN_4, OWN_6)]
             told["reached"] = world.reached()
-            add_address("cable", "198.41.0.10/32")
-            add_address("cable", "2620:9::1/128")
-            told["own since"] = [await outcome(client, address) for address in ("198.41.0.10", "2620:9::1")]
+            since = ["198.41.0.10/32", "2620:9::1/128", "2620:1::3/64", "198.41.1.10/24"]
+            for address in since:
+                add_address("cable", address)
+            told["own since"] = [await outcome(client, address.partition("/")[0]) for address in since]
+            told["not own"] = await outcome(client, "198.41.2.11")
             told["reached since"] = world.reached()
             told["turned"] = [await outcome(client, "turn.example") for _ in range(3)]
             told["reached by turning"] = world.reached()

@@ -63,8 +63,9 @@ def test_the_machines_public_addresses_are_not_reached(told: Told) -> None:
 
 
 def test_neither_are_those_that_it_got_after_the_start(told: Told) -> None:
-    assert told["own since"] == ["address_refused"] * 2
-    assert told["reached since"] == []
+    assert told["own since"] == ["address_refused"] * 4
+    assert told["not own"] == "connected to 198.41.2.11"
+    assert told["reached since"] == ["198.41.2.11"]
 
 
 def test_a_name_that_turns_private_leads_nowhere_from_then_on(told: Told) -> None:

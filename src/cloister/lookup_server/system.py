@@ -51,7 +51,8 @@ class System(msgspec.Struct, frozen=True):
 class OwnAddresses:
     """This machine's addresses: those it had at the start, and those that it has got since (a VPN, another network).
 
-    The kernel tells by the way: what it would connect to from the very same address is its own.
+    The kernel tells by the way: what it would connect to from the very same address is its own. That leaves out an
+    IPv4 address that was added to a network in which the machine had one: it is connected to from the first.
     """
 
     def __init__(self, known: frozenset[Address]) -> None:
