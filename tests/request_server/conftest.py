@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,7 @@ from cloister.interfaces.lookup_server import LOOKUP, Connect, Connected
 from cloister.interfaces.request_server import Fetch, Options
 from cloister.ipc import Channel, Connection, Descriptors
 from cloister.request_server import tls
-from cloister.request_server.client import Client, Response
+from cloister.request_server.client import Announce, Client, Response
 from cloister.request_server.dial import Dialer
 
 
@@ -47,7 +47,10 @@ class Fetcher:
 
 
 Opener = Callable[..., AbstractAsyncContextManager[Fetcher]]
-Announce = Callable[[str, int], Awaitable[None]]
+
+
+async def nobody_minds(_url: str, _redirects: int) -> None:
+    """What is asked before a document is fetched, where there is no browser."""
 
 
 async def connect(message: Connect, _fds: Descriptors) -> tuple[Connected, list[int]]:
@@ -75,9 +78,6 @@ def client(authority: Authority) -> Opener:
     """``async with client(max_redirects=3) as c``: a client with these limits, which trusts ``authority``.
     ``announce`` is what is asked before a document is fetched."""
     context = tls.context(authority.roots)
-
-    async def nobody_minds(_url: str, _redirects: int) -> None:
-        pass
 
     @contextlib.asynccontextmanager
     async def open_client(announce: Announce = nobody_minds, **limits: Any) -> AsyncIterator[Fetcher]:

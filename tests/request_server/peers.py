@@ -14,11 +14,11 @@ import h2.config
 import h2.connection
 import h2.events
 import h2.settings
-from tests.request_server.conftest import Fetched, Fetcher
+from tests.request_server.conftest import Fetched, Fetcher, nobody_minds
 
 from cloister.errors import RequestFailed
 from cloister.interfaces.request_server import Destination, Fetch, Options
-from cloister.request_server.client import Client
+from cloister.request_server.client import Announce, Client
 from cloister.request_server.wire import Link, Wire
 
 Handler = Callable[[socket.socket, int], None]
@@ -63,7 +63,9 @@ def peer(handler: Handler) -> Iterator[int]:
 
 
 @contextlib.asynccontextmanager
-async def led_to(port: int, *, http_2: bool = False, **options: Any) -> AsyncIterator[Fetcher]:
+async def led_to(
+    port: int, *, http_2: bool = False, announce: Announce = nobody_minds, **options: Any
+) -> AsyncIterator[Fetcher]:
     """A client that finds every host at ``port``. With ``http_2`` that is what https:// URLs are spoken to by."""
 
     async def dial(url: ada_url.URL) -> Link:
@@ -73,10 +75,7 @@ async def led_to(port: int, *, http_2: bool = False, **options: Any) -> AsyncIte
             link.protocol = "h2"
         return link
 
-    async def nobody_minds(_url: str, _redirects: int) -> None:
-        pass
-
-    client = Client(Options(user_agent="Cloister tests", **options), dial, nobody_minds)
+    client = Client(Options(user_agent="Cloister tests", **options), dial, announce)
     try:
         yield Fetcher(client)
     finally:

@@ -13,8 +13,13 @@ from cloister.interfaces.request_server import Credentials, Destination, Fetch
 from cloister.request_server.credentials import Keyring
 from cloister.request_server.urls import parse
 
-MINE = Credentials("http://site.example", "me", "päss:word")
+MINE = Credentials("me", "päss:word")
 TOKEN = base64.b64encode("me:päss:word".encode())
+
+
+async def allow(url: str, _redirects: int) -> Credentials | None:
+    """The browser, which has credentials for one origin."""
+    return MINE if url.startswith("http://site.example/") else None
 
 
 class Site:
@@ -46,7 +51,7 @@ class Site:
         """The statuses of these fetches, one after another."""
 
         async def run() -> list[int]:
-            async with led_to(port, credentials=(MINE,)) as made:
+            async with led_to(port, announce=allow) as made:
                 return [
                     (await made.fetch(Fetch(url, destination, **fetch))).response.status  # type: ignore[arg-type]
                     for url, destination in asked
@@ -111,7 +116,8 @@ def test_what_the_page_says_itself_goes_first() -> None:
 
 
 def test_nothing_is_said_unasked() -> None:
-    keyring = Keyring([MINE])
+    keyring = Keyring()
+    keyring.add(parse("http://site.example/page"), MINE)
     assert keyring.header(parse("http://site.example/")) is None
     assert not keyring.unlocks(parse("https://site.example/"), [(b"www-authenticate", b"Basic")])
     assert keyring.unlocks(parse("http://site.example/"), [(b"www-authenticate", b"Basic")])

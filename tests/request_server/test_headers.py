@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cloister.errors import RequestFailed
 from cloister.interfaces.base import FailureCode
-from cloister.interfaces.request_server import ClientHints, Destination, Fetch, Options
+from cloister.interfaces.request_server import ClientHints, Destination, Fetch, Method, Options
 from cloister.request_server.exchange import Headers
 from cloister.request_server.headers import forwarded, method, own, request
 from cloister.request_server.urls import parse
@@ -44,7 +44,7 @@ def test_client_hints_are_told_if_there_are_any_and_over_https_only() -> None:
     assert not any(b"Sec-" in name for name in plain)
 
 
-@pytest.mark.parametrize("text", ['a"b', "a\\b", "a\r\nb", "\u00e4", "a" * 65])
+@pytest.mark.parametrize("text", ['a"b', "a\\b", "a\r\nb", "a\n", "\u00e4", "a" * 65])
 def test_a_client_hint_cannot_be_anything_but_itself(text: str) -> None:
     made = msgspec.msgpack.encode(ClientHints(brands=((text, "1"),), platform="Linux"))
     with pytest.raises(msgspec.ValidationError):
@@ -88,6 +88,12 @@ def test_no_page_connects_or_traces(name: str) -> None:
         own(fetch(method=name))
     with pytest.raises(RequestFailed, match=name):
         own(fetch(("X-HTTP-Method-Override", f"GET, {name}")))
+
+
+@pytest.mark.parametrize("name", ["", "GET\n", "GET /x", "GE T", "\u00e4", "G" * 33])
+def test_a_method_is_a_token(name: str) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert(name, Method)
 
 
 @pytest.mark.parametrize(("said", "meant"), [("post", "POST"), ("Head", "HEAD"), ("patch", "patch")])

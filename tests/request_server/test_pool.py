@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import ada_url
 import pytest
+from tests.request_server.conftest import nobody_minds
 from tests.request_server.peers import outcome, peer, read_head
 
 from cloister.errors import RequestFailed
@@ -66,9 +67,6 @@ class Keeper:
 def run(work: Callable[[Client, Dials], object]) -> Keeper:
     """Do ``work`` (a coroutine function) with a client whose every host is one server."""
     keeper = Keeper()
-
-    async def nobody_minds(_url: str, _redirects: int) -> None:
-        pass
 
     async def all_of_it() -> None:
         dials = Dials(port)

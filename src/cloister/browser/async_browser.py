@@ -33,6 +33,7 @@ from .ahead import Ahead
 from .async_page import AsyncPage, child_info
 from .checks import descriptors_left, open_regular
 from .crashed import report_crash
+from .identity import ClientHints, HttpCredentials, Keyring, with_hints
 from .memory import MemoryKeeper, default_budget, size
 from .monitor import Monitor
 from .network import NetworkPolicy
@@ -71,7 +72,10 @@ class AsyncBrowser:
     ``username``, ``password`` and ``bypass`` (``"example.org, .corp.example"``); or a list of such, each with the
     ``hosts`` that it is for. The proxy looks names up, so ``network`` judges them by what they are called
     (docs/network.md).
-    ``viewport``: the size of new pages. ``user_agent``: what servers are told.
+    ``viewport``: the size of new pages. ``user_agent``: what servers are told; ``client_hints`` say the same in
+    other words (:class:`ClientHints`), to servers over https, and nothing unless given.
+    ``http_credentials``: names and passwords for origins that ask for them by Basic authentication
+    (:class:`HttpCredentials`, or several); only the origin of a page's document gets its own.
     ``max_live_pages``: how many documents may have processes at once; who loads one more waits in order, until the
     deadline of the action. As many as there are descriptors for (256 at most) unless given.
     ``memory_budget``: bytes, or a text such as ``"2 GiB"``, that all processes together may take: beyond it, pages
@@ -93,6 +97,8 @@ class AsyncBrowser:
         proxy: ProxySettings | Sequence[ProxySettings] | None = None,
         viewport: Viewport | None = None,
         user_agent: str = USER_AGENT,
+        client_hints: ClientHints | None = None,
+        http_credentials: HttpCredentials | Sequence[HttpCredentials] = (),
         ca_certs: str | os.PathLike[str] | None = None,
         max_live_pages: int | None = None,
         memory_budget: int | str | None = None,
@@ -106,7 +112,8 @@ class AsyncBrowser:
         self._network = network or NetworkPolicy()
         self._proxies = proxies(proxy)
         self._viewport = _checked_viewport(viewport or DEFAULT_VIEWPORT)
-        self._request_options = self._network.request_options(user_agent)
+        self._request_options = with_hints(self._network.request_options(user_agent), client_hints)
+        self._keyring = Keyring(http_credentials)
         self._extra_roots = _read_roots(ca_certs)
         self._budget = default_budget() if memory_budget is None else size("memory_budget", memory_budget)
         page_memory = None if max_page_memory is None else size("max_page_memory", max_page_memory)
@@ -305,14 +312,18 @@ class AsyncBrowser:
             content = page.content_process
             if content is not None and content.can_be_joined(origin):
                 with contextlib.suppress(ChannelClosed, BadMessage):  # it is ending
-                    return Renderer.join(content, self._running(), options, self._request_options)
+                    joined = Renderer.join(content, self._running(), options, self._request_options)
+                    joined.credentials_of = self._keyring.get
+                    return joined
         return None
 
     async def _fork_renderer(self, options: web_content.Options, *, will_fetch: bool) -> Renderer:
         with self._traced():
-            return await Renderer.start(
+            renderer = await Renderer.start(
                 self._running(), options, self._request_options, will_fetch=will_fetch
             )
+        renderer.credentials_of = self._keyring.get
+        return renderer
 
     def loaded(self) -> None:
         """For a page that was fetched and laid out: another may follow."""

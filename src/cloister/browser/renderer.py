@@ -26,7 +26,7 @@ from ..errors import (
 )
 from ..interfaces import request_server, web_content
 from ..interfaces.base import FailureCode, Message
-from ..interfaces.request_server import DocumentAllowed, DocumentFrom
+from ..interfaces.request_server import Credentials, DocumentAllowed, DocumentFrom
 from ..interfaces.web_content import (
     PAGE,
     WEB_CONTENT_CONTROL,
@@ -41,7 +41,7 @@ from ..ipc import Channel, Connection, Descriptors
 from ..ipc.connection import Handler
 from ..process import ChildProcess
 from ..process.handle import UNWANTED
-from .checks import is_normalised
+from .checks import is_normalised, origin_of
 from .content_process import ContentProcess
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ class Renderer:
         self.on_progress: Callable[[int, int], None] = lambda _done, _total: None
         self.on_gone: Callable[[], None] = lambda: None
         self.on_ended: Callable[[], None] = lambda: None
+        self.credentials_of: Callable[[str], Credentials | None] = lambda _url: None
         self.expects_document = False
         """Whether a document is to be fetched now: only then, and only once, does a request_server get leave to."""
         self.was_led_elsewhere = False
@@ -179,7 +180,9 @@ class Renderer:
             self.was_led_elsewhere = True
             raise RequestFailed(FailureCode.OTHER_SITE, "the process of this page is kept to another site")
         self._document_urls.append(message.url)
-        return DocumentAllowed()
+        # Whoever else had it redirected may have taken the request_server over.
+        is_first = len(set(map(origin_of, self._document_urls))) == 1
+        return DocumentAllowed(self.credentials_of(message.url) if is_first else None)
 
     def _handlers(self) -> dict[type[Message], Handler]:
         """Everything that a page may ask of the browser."""

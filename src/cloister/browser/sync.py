@@ -16,6 +16,7 @@ from ..errors import BrowserClosed, ProcessError, descriptors_left
 from ..process.supervisor import HealthEvent
 from .async_browser import USER_AGENT, AsyncBrowser
 from .async_page import DEFAULT_TIMEOUT, AsyncPage, PageEvent
+from .identity import ClientHints, HttpCredentials
 from .network import NetworkPolicy
 from .proxy import ProxySettings
 from .values import Image, Link, Margin, ProcessInfo, Response, Viewport
@@ -98,6 +99,8 @@ class Browser:
         proxy: ProxySettings | Sequence[ProxySettings] | None = None,
         viewport: Viewport | None = None,
         user_agent: str = USER_AGENT,
+        client_hints: ClientHints | None = None,
+        http_credentials: HttpCredentials | Sequence[HttpCredentials] = (),
         ca_certs: str | os.PathLike[str] | None = None,
         max_live_pages: int | None = None,
         memory_budget: int | str | None = None,
@@ -113,6 +116,8 @@ class Browser:
             proxy=proxy,
             viewport=viewport,
             user_agent=user_agent,
+            client_hints=client_hints,
+            http_credentials=http_credentials,
             ca_certs=ca_certs,
             max_live_pages=max_live_pages,
             memory_budget=memory_budget,

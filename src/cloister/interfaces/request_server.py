@@ -33,10 +33,10 @@ __all__ = [
 HeaderName = Annotated[str, Meta(min_length=1, max_length=128)]
 HeaderValue = Annotated[str, Meta(max_length=4096)]
 HintText = Annotated[
-    str, Meta(max_length=64, pattern=r"^[ !#-\[\]-~]*$")
+    str, Meta(max_length=64, pattern=r"^[ !#-\[\]-~]*\Z")
 ]  # printable, no quote, no backslash
 Method = Annotated[
-    str, Meta(max_length=32, pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
+    str, Meta(max_length=32, pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 ]  # RFC 9110, 5.6.2: token
 
 MAX_REQUEST_BODY = 64 * 1024 * 1024
@@ -66,11 +66,10 @@ class ReferrerPolicy(enum.StrEnum):
 
 
 class Credentials(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A name and a password for ``origin`` (``https://host``, ``http://host:port``; the URL standard's spelling)."""
+    """A name and a password for one origin."""
 
-    origin: Annotated[str, Meta(max_length=300)]
-    username: Annotated[str, Meta(max_length=256, pattern=r"^[^:\x00-\x1f\x7f]*$")]  # RFC 7617, 2
-    password: Annotated[str, Meta(max_length=256, pattern=r"^[^\x00-\x1f\x7f]*$")]
+    username: Annotated[str, Meta(max_length=256, pattern=r"^[^:\x00-\x1f\x7f]*\Z")]  # RFC 7617, 2
+    password: Annotated[str, Meta(max_length=256, pattern=r"^[^\x00-\x1f\x7f]*\Z")]
 
 
 class ClientHints(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -98,7 +97,6 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_total_bytes: ByteCount = 256 * 1024 * 1024  # of all decoded bodies
     request_timeout: Milliseconds = 30_000
     client_hints: ClientHints | None = None
-    credentials: Annotated[tuple[Credentials, ...], Meta(max_length=64)] = ()
 
 
 class Fetched(Reply, frozen=True):
@@ -130,7 +128,10 @@ class Fetch(Request[Fetched], frozen=True):
 
 
 class DocumentAllowed(Reply, frozen=True):
-    """Go on."""
+    """Go on. ``credentials`` are for the origin of that URL, should it ask for them. None are given where the document
+    was redirected from another origin: it may have taken the request_server over."""
+
+    credentials: Credentials | None = None
 
 
 class DocumentFrom(Request[DocumentAllowed], frozen=True):

@@ -11,7 +11,7 @@ import msgspec
 
 from ..errors import BadMessage, ChannelClosed, RequestFailed
 from ..interfaces.base import FailureCode
-from ..interfaces.request_server import Destination, Fetch, Options
+from ..interfaces.request_server import Credentials, Destination, Fetch, Options
 from . import headers, redirects, referrers, upgrades, urls
 from .body import Body
 from .credentials import Keyring
@@ -19,10 +19,13 @@ from .exchange import Answer, Asked, Broken
 from .pool import Dial, Pool
 from .redirects import Step
 
-__all__ = ["Client", "Response"]
+__all__ = ["Announce", "Client", "Response"]
 
 _MAX_DISCARDED: Final = 64 * 1024
 """Bytes of a body that nobody wants, a redirect's, which are read to keep its connection."""
+
+
+Announce = Callable[[str, int], Awaitable[Credentials | None]]
 
 
 class Response(msgspec.Struct, frozen=True):
@@ -40,17 +43,18 @@ class Response(msgspec.Struct, frozen=True):
 class Client:
     """Fetches for one page, within ``options``'s limits, over connections that ``dial`` makes.
 
-    ``announce(url, redirects)`` is awaited before a document is asked for anywhere, and may fail the fetch.
+    ``announce(url, redirects)`` is awaited before a document is asked for anywhere, and may fail the fetch, or give
+    credentials for that origin.
     """
 
-    def __init__(self, options: Options, dial: Dial, announce: Callable[[str, int], Awaitable[None]]) -> None:
+    def __init__(self, options: Options, dial: Dial, announce: Announce) -> None:
         self._options = options
         self._announce = announce
         self._requests_left = options.max_requests
         self._bytes_left = options.max_total_bytes
         self._pool = Pool(dial)
         self._strict_transport = upgrades.StrictTransport()
-        self._keyring = Keyring(options.credentials)
+        self._keyring = Keyring()
         self._document_origin = ""
         """Of the page's document, or of where its redirects have led so far."""
 
@@ -120,7 +124,9 @@ class Client:
         step = under_way.step = msgspec.structs.replace(under_way.step, url=url)
         self._count()
         if fetch.destination is Destination.DOCUMENT:
-            await self._announce(url.href, under_way.redirects)
+            credentials = await self._announce(url.href, under_way.redirects)
+            if credentials is not None:
+                self._keyring.add(url, credentials)
             self._document_origin = urls.origin(url)
         answer = under_way.answer = await self._pool.ask(self._asked(fetch, step))
         may_use = self._may_use_credentials(step)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterable
 from typing import Final
 
 import ada_url
@@ -22,9 +21,13 @@ _BASIC: Final = re.compile(r"(?:^|,)\s*basic(?:\s|,|$)", re.IGNORECASE)
 class Keyring:
     """Credentials are sent to an origin once it has asked for them."""
 
-    def __init__(self, credentials: Iterable[Credentials]) -> None:
-        self._known = {each.origin: each for each in credentials}
+    def __init__(self) -> None:
+        self._known: dict[str, Credentials] = {}
         self._asked: set[str] = set()
+
+    def add(self, url: ada_url.URL, credentials: Credentials) -> None:
+        """``credentials`` are for the origin of ``url``."""
+        self._known[urls.origin(url)] = credentials
 
     def header(self, url: ada_url.URL) -> bytes | None:
         """``Authorization`` for a request to ``url``."""

@@ -12,6 +12,7 @@ from ..interfaces.request_server import (
     MAX_REQUEST_BODY,
     REQUEST_CONTROL,
     REQUESTS,
+    Credentials,
     DocumentFrom,
     Fetch,
     Fetched,
@@ -59,8 +60,10 @@ def main(start: Start) -> None:
     service = Service(REQUEST_CONTROL)
     report = enter(POLICY, allow_degraded=start.allow_degraded)
 
-    async def announce(url: str, redirects: int) -> None:
-        await service.control.request(DocumentFrom(url, redirects), timeout=options.request_timeout / 1000)
+    async def announce(url: str, redirects: int) -> Credentials | None:
+        asked = DocumentFrom(url, redirects)
+        allowed, _ = await service.control.request(asked, timeout=options.request_timeout / 1000)
+        return allowed.credentials
 
     async def serve() -> None:
         dialer = Dialer(Connection(lookup, LOOKUP, "client"), context, options.request_timeout / 1000)
