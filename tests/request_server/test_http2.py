@@ -25,6 +25,8 @@ from hyperframe.frame import (
     SettingsFrame,
     WindowUpdateFrame,
 )
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tests.request_server.conftest import Fetched
 from tests.request_server.peers import Handler, Http2Server, ask, led_to, outcome, peer
 
@@ -484,3 +486,34 @@ def test_responses_that_nobody_reads_hold_up_no_other() -> None:
 
     with peer(serve) as port:
         asyncio.run(run())
+
+
+def frames() -> st.SearchStrategy[bytes]:
+    """Frames of any type, with any flags, of streams that are there or not."""
+    kinds, flags = st.integers(0, 12), st.integers(0, 255)
+    streams = st.sampled_from([0, 1, 1, 1, 2, 3, 2**31 - 1])
+    payloads = st.one_of(st.binary(max_size=40), st.just(HEAD), st.just(bytes(4)))
+    return st.builds(
+        lambda kind, flag, stream, payload: (
+            len(payload).to_bytes(3, "big") + bytes([kind, flag]) + stream.to_bytes(4, "big") + payload
+        ),
+        kinds,
+        flags,
+        streams,
+        payloads,
+    )
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(frames(), max_size=20).map(b"".join), st.binary(max_size=20))
+def test_whatever_frames_come_there_is_an_answer_or_a_name_for_what_was_wrong(
+    said: bytes, more: bytes
+) -> None:
+    def serve(connection: socket.socket, _number: int) -> None:
+        server = Http2Server(connection)
+        server.request()
+        server.say(said + more)
+
+    (came,) = ask(serve, URL, http_2=True, request_timeout=5000)
+    if isinstance(came, RequestFailed):
+        assert came.code in {FailureCode.BAD_RESPONSE, FailureCode.CONNECTION_RESET}
