@@ -4,6 +4,9 @@ FUZZ_SECONDS ?= 60
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+# Tests that look at all that the program or its user has (processes, descriptors, browsers), or at who is first: they
+# run one after the other. The rest runs on two cores.
+ALONE  := tests/bench tests/browser tests/cli tests/faults tests/hostile
 
 .PHONY: demo test faults fuzz format bench soak clean
 
@@ -15,7 +18,8 @@ test: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(foreach each,$(ALONE),--ignore=$(each))
+	$(BIN)/python -m pytest $(ALONE)
 
 faults: $(STAMP)
 	$(BIN)/python -m pytest tests/faults -m ""

@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 from tests.servers import Server
 
-from cloister import Browser, CloisterError, NetworkPolicy, Page, PageCrashed, TimeoutError
+from cloister import AsyncBrowser, Browser, CloisterError, NetworkPolicy, Page, PageCrashed, TimeoutError
 from cloister.ends import Crashed, Killed
 from cloister.errors import CircuitOpen
+from cloister.interfaces.web_content import NewRequestServer
+from cloister.ipc import Descriptors
 from cloister.process import ChildProcess, supervisor
 from cloister.process.keep import Breaker
 from cloister.process.supervisor import HealthEvent
@@ -296,3 +298,24 @@ def test_a_page_goes_back_and_forward_also_after_a_crash(browser: Browser, site:
     assert page.go_forward() is None  # a new way was taken
     page.go_back()
     assert page.text().strip() == "two"
+
+
+def test_what_was_forked_just_before_its_page_closed_is_let_go_of_as_well() -> None:
+    """Its watcher is cancelled before it has taken its first step."""
+
+    async def go() -> None:
+        async with AsyncBrowser() as browser:
+            page = await browser.new_page()
+            await page.set_content("<p>x")
+            renderer = page._renderer
+            assert renderer is not None
+            _, fds = await renderer._new_request_server(NewRequestServer(), Descriptors())
+            child = renderer._request_server
+            assert child is not None
+            await renderer.close()
+            for fd in fds:
+                os.close(fd)
+            assert child.has_ended
+            assert not child._finalizer.alive, "its descriptors stay open"
+
+    asyncio.run(go())

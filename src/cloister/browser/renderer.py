@@ -80,7 +80,7 @@ class Renderer:
         self._request_server: ChildProcess | None = None
         self._next_request_server: asyncio.Task[ChildProcess] | None = None
         self._request_servers_left = MAX_REQUEST_SERVERS
-        self._watched: set[asyncio.Task[None]] = set()
+        self._watched: dict[asyncio.Task[None], ChildProcess] = {}
         self._decoders_left = max_decoders
         self.decoding: set[ChildProcess] = set()
         """The image decoders that are at work for this document."""
@@ -208,7 +208,7 @@ class Renderer:
             self._request_server.kill()
         self._request_server = child
         child.site = self._site
-        self._watch(self._until_ended(child))
+        self._watch(child, self._until_ended(child))
         return RequestServerReady(), [child.channel.detach()]
 
     async def _still_good(self, forking: asyncio.Future[ChildProcess]) -> ChildProcess:
@@ -237,13 +237,13 @@ class Renderer:
                 raise _no_process(error) from None
             raise
         decoder.site = self._site
-        self._watch(self._until_decoded(decoder))
+        self._watch(decoder, self._until_decoded(decoder))
         return ImageDecoderReady(), [decoder.channel.detach()]
 
-    def _watch(self, work: Coroutine[None, None, None]) -> None:
+    def _watch(self, child: ChildProcess, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)
-        self._watched.add(task)
-        task.add_done_callback(self._watched.discard)
+        self._watched[task] = child
+        task.add_done_callback(lambda task: self._watched.pop(task, None))
 
     async def _until_decoded(self, decoder: ChildProcess) -> None:
         """Give a decoder its time, and end it in any case."""
@@ -304,12 +304,15 @@ class Renderer:
     async def close(self) -> None:
         """End every process of this document. What a page's process still has to say is not wanted."""
         self.kill()
-        for task in self._watched:
+        watched = dict(self._watched)
+        for task in watched:
             task.cancel()
         try:
             if self._next_request_server is not None:
                 await _end_forked(self._next_request_server)
-            await asyncio.gather(self.content.end(), *self._watched, return_exceptions=True)
+            await asyncio.gather(self.content.end(), *watched, return_exceptions=True)
+            # A task that was cancelled before its first step has ended nothing.
+            await asyncio.gather(*(child.end() for child in watched.values()))
         finally:
             self.on_gone()
 
