@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 # Tests that look at all that the program or its user has (processes, descriptors, browsers), or at who is first: they
 # run one after the other. The rest runs on two cores.
-ALONE  := tests/bench tests/browser tests/cli tests/faults tests/hostile
+ALONE  := tests/attack/test_doctor_attack.py tests/bench tests/browser tests/cli tests/faults tests/hostile
 
 .PHONY: demo test faults fuzz format bench soak clean
 

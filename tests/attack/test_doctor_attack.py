@@ -19,7 +19,9 @@ from typing import Any
 import pytest
 
 from cloister.cli import attack, shows
+from cloister.cli.targets import targets
 from cloister.sandbox import Layer
+from cloister.sandbox.kernel import syscall
 from tests.attack.other_user import become_nobody
 from tests.sandbox.situations import kernel_without
 
@@ -57,6 +59,15 @@ def test_without_namespaces_a_page_learns_which_files_there_are_and_no_more() ->
     assert {each["attempt"] for each in found["through"]} == {"ask whether a file is there"}
     assert kinds == {"web_content", "zygote of web_content"}
     assert code == 3
+
+
+def test_two_at_once_do_not_take_each_others_key() -> None:
+    with targets() as first:
+        with targets() as second:
+            assert (first.key == 0) == (second.key == 0)
+            assert first.key != second.key or first.key == 0
+        if first.key:
+            syscall("keyctl", 6, first.key, None, 0, 0)  # KEYCTL_DESCRIBE: it is still there
 
 
 def test_where_keys_are_refused_none_is_left_behind() -> None:

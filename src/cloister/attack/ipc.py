@@ -31,7 +31,10 @@ _SEARCH: Final = 10
 _DESCRIBE: Final = 6
 _LINK: Final = 8
 
-KEY_NAME: Final = b"cloister-doctor\0"
+
+def _key_name(at: Targets) -> bytes:
+    """Each doctor's own: two in one session share a keyring, where a second key of the same name replaces the first."""
+    return b"cloister-doctor-" + at.variable.encode() + b"\0"
 
 
 def _there(number: int) -> int:
@@ -89,14 +92,14 @@ def read_a_key(at: Targets) -> None:
 def find_a_key(at: Targets) -> None:
     """Finds that key by its name."""
     _there(at.key)
-    call("keyctl", _SEARCH, _SESSION_KEYRING, b"user\0", KEY_NAME, 0)
+    call("keyctl", _SEARCH, _SESSION_KEYRING, b"user\0", _key_name(at), 0)
 
 
 @attempt(Harm.KEYRINGS, _KEYS)
 def request_a_key(at: Targets) -> None:
     """Has the kernel look for that key in all of its keyrings."""
     _there(at.key)
-    call("request_key", b"user\0", KEY_NAME, None, 0)
+    call("request_key", b"user\0", _key_name(at), None, 0)
 
 
 @attempt(Harm.KEYRINGS, _KEYS)

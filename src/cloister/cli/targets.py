@@ -76,7 +76,7 @@ def targets() -> Iterator[Targets]:
             messages=_system_v(stack, "msg", _PRIVATE, 0o666),
             semaphores=_system_v(stack, "sem", _PRIVATE, 1, 0o666),
             queue=_queue(stack),
-            key=_key(stack),
+            key=_key(stack, secret),
             variable=secret,
         )
 
@@ -155,10 +155,12 @@ def _queue(stack: ExitStack) -> str:
     return name
 
 
-def _key(stack: ExitStack) -> int:
+def _key(stack: ExitStack, secret: str) -> int:
     try:
         syscall("keyctl", _KEYRING_ID, _SESSION_KEYRING, 1, 0, 0)  # what cannot be taken back is not made
-        key = syscall("add_key", b"user", b"cloister-doctor", b"secret", 6, _SESSION_KEYRING)
+        key = syscall(
+            "add_key", b"user", b"cloister-doctor-" + secret.encode(), b"secret", 6, _SESSION_KEYRING
+        )
     except OSError:  # containers refuse it
         return 0
     stack.callback(syscall, "keyctl", _INVALIDATE, key, 0, 0, 0)
