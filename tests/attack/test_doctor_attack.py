@@ -62,12 +62,13 @@ def test_without_namespaces_a_page_learns_which_files_there_are_and_no_more() ->
 
 
 def test_two_at_once_do_not_take_each_others_key() -> None:
+    script = "from cloister.cli.targets import targets\nwith targets() as at: print(at.key)"
     with targets() as first:
-        with targets() as second:
-            assert (first.key == 0) == (second.key == 0)
-            assert first.key != second.key or first.key == 0
-        if first.key:
-            syscall("keyctl", 6, first.key, None, 0, 0)  # KEYCTL_DESCRIBE: it is still there
+        second = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=30, check=True)
+        if not first.key:
+            pytest.skip("this machine has no keys")
+        assert int(second.stdout) not in (0, first.key)
+        syscall("keyctl", 6, first.key, None, 0, 0)  # KEYCTL_DESCRIBE: it is still there
 
 
 def test_where_keys_are_refused_none_is_left_behind() -> None:
