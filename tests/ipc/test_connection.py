@@ -265,6 +265,23 @@ def test_a_request_cancelled_in_the_same_breath_is_answered_and_leaves_nothing_b
     run(go())
 
 
+def test_an_answer_that_comes_as_its_asker_is_cancelled_leaves_no_descriptor() -> None:
+    async def go() -> None:
+        async with pair() as both:
+            before = len(os.listdir("/proc/self/fd"))
+            asking = asyncio.ensure_future(both.client.request(Hold(), timeout=5))
+            while both.server.sent == 0:
+                await asyncio.sleep(0)
+            both.client.drain()  # the answer is there, and its asker has not run since
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError) as kept:
+                await asking
+            assert len(os.listdir("/proc/self/fd")) == before
+            del kept
+
+    asyncio.run(go())
+
+
 def test_a_blocking_request_is_answered_while_no_task_runs_and_others_keep_their_replies() -> None:
     """The server runs in another thread, as another process would."""
     import threading

@@ -132,6 +132,12 @@ class Connection:
             self._set_alarm(asked.deadline)
         try:
             return cast("tuple[R, Descriptors]", await asked.future)
+        except asyncio.CancelledError:
+            # The answer may have come in the same turn of the loop. Its descriptors are closed now: whoever keeps the
+            # error keeps this frame.
+            if asked.future.done() and not asked.future.cancelled() and asked.future.exception() is None:
+                asked.future.result()[1].close()
+            raise
         finally:
             self._abandon(request_id)
 
