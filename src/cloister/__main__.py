@@ -7,6 +7,8 @@ import sys
 from typing import NoReturn
 
 SUBPROCESS_KIND = "--subprocess-kind"
+_WITH_A_BROWSER = frozenset({"screenshot", "pdf", "text", "links", "decode", "demo", "portal", "doctor"})
+"""Commands whose zygote loads while they are loaded themselves: two processors have enough to do with both."""
 
 
 def main() -> NoReturn:
@@ -21,6 +23,10 @@ def main() -> NoReturn:
         code = entry.main(kind)
         sys.stderr.flush()
         os._exit(code)  # what made the namespaces has nothing to clean up
+    from cloister.process import spawn
+
+    if sys.argv[1:2] and sys.argv[1] in _WITH_A_BROWSER:
+        spawn.spawn_ahead("zygote")
     from cloister import cli
 
     cli.run()

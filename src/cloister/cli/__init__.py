@@ -6,6 +6,8 @@ import os
 import sys
 from typing import NoReturn
 
+from cloister.process import spawn
+
 from .command import main
 
 __all__ = ["main", "run"]
@@ -14,7 +16,10 @@ __all__ = ["main", "run"]
 def run() -> NoReturn:
     """The command as a process: its exit code, without the interpreter's clean-up. Everything is written and every
     process has ended by then, and taking modules apart would take another 20 ms."""
-    code = main()
+    try:
+        code = main()
+    finally:
+        spawn.abandon()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -115,23 +115,15 @@ def _looking_on(parser: argparse.ArgumentParser) -> None:
                         help="and all that the messages say: addresses, documents, text")  # fmt: skip
 
 
-def _lazily(module: str, name: str, *, zygote: bool = True) -> Run:
-    """The function ``name`` of ``cloister.cli.<module>``, imported when it is called; the ``zygote`` of a command
-    that has one loads meanwhile."""
+def _lazily(module: str, name: str) -> Run:
+    """The function ``name`` of ``cloister.cli.<module>``, imported when it is called."""
 
     def run(arguments: argparse.Namespace) -> int:
         from importlib import import_module
 
-        from cloister.process import spawn
-
-        try:
-            if zygote:
-                spawn.spawn_ahead("zygote")
-            with _logged(getattr(arguments, "verbose", None)):
-                function: Run = getattr(import_module(f"cloister.cli.{module}"), name)
-                return function(arguments)
-        finally:
-            spawn.abandon()
+        with _logged(getattr(arguments, "verbose", None)):
+            function: Run = getattr(import_module(f"cloister.cli.{module}"), name)
+            return function(arguments)
 
     return run
 
@@ -237,7 +229,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_crashes(commands.add_parser("crashes", help="what is known of processes that crashed", epilog=CODES))
 
     top = command(
-        "top", _lazily("top", "top", zygote=False), "the processes of all your browsers, and what each uses"
+        "top", _lazily("top", "top"), "the processes of all your browsers, and what each uses"
     )
     top.add_argument("--once", action="store_true", help="one table, and no keys")
     top.add_argument("--json", action="store_true", help="once, as a list for scripts")
@@ -248,15 +240,15 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_crashes(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     listed = commands.add_parser("list", help="a line for each report, the newest first")
-    listed.set_defaults(run=_lazily("crashes", "list_reports", zygote=False))
+    listed.set_defaults(run=_lazily("crashes", "list_reports"))
     shown = commands.add_parser("show", help="everything that one report says")
     shown.add_argument("id", metavar="ID|latest", help="one of the list, or the newest")
-    shown.set_defaults(run=_lazily("crashes", "show", zygote=False))
+    shown.set_defaults(run=_lazily("crashes", "show"))
     for command in (listed, shown):
         command.add_argument("--json", action="store_true", help="the report for scripts")
     cleared = commands.add_parser("clear", help="delete reports")
     cleared.add_argument("ids", metavar="ID", nargs="*", help="which ones; all if none is named")
-    cleared.set_defaults(run=_lazily("crashes", "clear", zygote=False))
+    cleared.set_defaults(run=_lazily("crashes", "clear"))
 
 
 def _complain(arguments: argparse.Namespace, error: Exception) -> None:

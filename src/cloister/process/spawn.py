@@ -11,7 +11,7 @@ import sys
 import time
 from typing import Final, NamedTuple
 
-from ..errors import LaunchError, descriptors_left
+from ..errors import LaunchError, OutOfDescriptors, descriptors_left
 from .variables import CHANNEL_VARIABLE, LOG_VARIABLE
 
 __all__ = ["Spawned", "abandon", "spawn", "spawn_ahead", "take"]
@@ -50,9 +50,11 @@ _ahead: dict[str, Spawned] = {}
 
 
 def spawn_ahead(kind: str) -> None:
-    """Start a ``kind`` that :func:`take` will hand out; one that nobody takes ends with this program."""
+    """Start a ``kind`` that :func:`take` will hand out; one that nobody takes ends with this program. What hinders
+    it will hinder :func:`take`, where it is known what for."""
     if kind not in _ahead:
-        _ahead[kind] = spawn(kind)
+        with contextlib.suppress(LaunchError, OutOfDescriptors):
+            _ahead[kind] = spawn(kind)
 
 
 def abandon() -> None:

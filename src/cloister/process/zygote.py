@@ -44,6 +44,7 @@ def main(start: Start) -> None:
     options = msgspec.msgpack.decode(start.options, type=Options)
     zygote = _Zygote(start.control)
     codec(CONTROL, "server")  # every child needs it, and it takes half a millisecond to build
+    importlib.import_module("cloister.ipc.service")  # most need it: asyncio, and ssl with it, once instead of thrice
     tell_of_crashes()
     # What is in memory now is shared by every process to come, for as long as nobody writes to it; the garbage
     # collector would.
