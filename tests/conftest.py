@@ -9,6 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes is the machine's affair: on a busy one they would fail.
+settings.register_profile("cloister", deadline=None)
+settings.load_profile("cloister")
 
 
 def children() -> set[int]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
-import os
 import ssl
 import warnings
 from pathlib import Path
@@ -12,6 +12,7 @@ import certifi
 import pytest
 from tests.servers import Authority
 
+from cloister import trust
 from cloister.interfaces.base import FailureCode
 from cloister.request_server import tls
 
@@ -23,6 +24,8 @@ def no_system_roots(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def roots(context: ssl.SSLContext) -> set[str]:
+    if isinstance(context, trust.Context):
+        context.read_roots()
     return {hashlib.sha256(der).hexdigest() for der in context.get_ca_certs(binary_form=True)}
 
 
@@ -93,16 +96,43 @@ def test_a_folder_adds_what_the_file_lacks_and_loads_nothing_twice(
         (tmp_path / f"0123abcd.{number}").write_text(content)
     monkeypatch.setenv("SSL_CERT_FILE", str(file))
     monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
-    loaded: list[str] = []
+    parsed: list[str] = []
     load = ssl.SSLContext.load_verify_locations
 
-    def loading(context: ssl.SSLContext, *, cafile: os.PathLike[str]) -> None:
-        loaded.append(Path(cafile).name)
-        load(context, cafile=cafile)
+    def loading(context: ssl.SSLContext, *, cadata: str) -> None:
+        parsed.extend(cadata.split("-----BEGIN CERTIFICATE-----")[1:])
+        load(context, cadata=cadata)
 
     monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", loading)
     assert roots(tls.context()) == {fingerprint(first), fingerprint(second), fingerprint(other)}
-    assert loaded == ["roots.pem", "0123abcd.2", "0123abcd.3"]
+    assert len(parsed) == 3
+
+
+def test_roots_are_parsed_before_the_first_handshake_and_not_before(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "roots.pem").write_text(authority.roots)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "roots.pem"))
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "no-such-folder"))
+    context = tls.context()
+    assert not context.get_ca_certs()
+    context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="localhost")
+    assert {hashlib.sha256(der).hexdigest() for der in context.get_ca_certs(binary_form=True)} == {
+        fingerprint(authority.roots)
+    }
+
+
+def test_a_root_that_says_what_it_may_be_used_for_is_read_by_openssl_itself(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # X509_CERT_AUX without any use: the certificate, and an empty sequence (openssl-x509(1), "trusted certificate")
+    der = ssl.PEM_cert_to_DER_cert(authority.roots) + b"\x30\x00"
+    lines = base64.encodebytes(der).decode()
+    trusted = f"-----BEGIN TRUSTED CERTIFICATE-----\n{lines}-----END TRUSTED CERTIFICATE-----\n"
+    (tmp_path / "roots.pem").write_text(trusted)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "roots.pem"))
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "no-such-folder"))
+    assert roots(tls.context()) == {fingerprint(authority.roots)}
 
 
 def test_what_is_no_certificate_is_not_passed_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

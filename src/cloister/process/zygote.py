@@ -13,6 +13,7 @@ import importlib
 import os
 import select
 import time
+from collections.abc import Callable
 from types import ModuleType
 from typing import NoReturn
 
@@ -31,6 +32,8 @@ from .kinds import HOST_NETWORK
 
 __all__ = ["main", "preload"]
 
+_SETTLE_AFTER = 1.0
+"""Seconds after its last request when a branch does what nobody should wait for. Most commands are over by then."""
 _RETRY_AFTER = 0.01
 """Seconds until a packet for which the system had no room is tried again."""
 
@@ -44,7 +47,9 @@ def main(start: Start) -> None:
     options = msgspec.msgpack.decode(start.options, type=Options)
     zygote = _Zygote(start.control)
     codec(CONTROL, "server")  # every child needs it, and it takes half a millisecond to build
-    importlib.import_module("cloister.ipc.service")  # most need it: asyncio, and ssl with it, once instead of thrice
+    importlib.import_module(
+        "cloister.ipc.service"
+    )  # most need it: asyncio, and ssl with it, once instead of thrice
     tell_of_crashes()
     # What is in memory now is shared by every process to come, for as long as nobody writes to it; the garbage
     # collector would.
@@ -68,13 +73,18 @@ class _Parent:
         self._poll = select.poll()
         self._children: dict[int, int] = {}  # pidfd -> pid
         self._running = True
+        self._settle: Callable[[], None] | None = None
 
     def serve(self, ready: Ready) -> None:
         self.send(Packet.EVENT, 0, ready)
         self._poll.register(self._control.fileno(), select.POLLIN)
         try:
             while self._running:
-                for fd, _ in self._poll.poll():
+                events = self._poll.poll(None if self._settle is None else _SETTLE_AFTER * 1000)
+                if not events and self._settle is not None:
+                    self._settle()
+                    self._settle = None
+                for fd, _ in events:
                     if fd == self._control.fileno():
                         self._take()
                     elif fd in self._children:
@@ -155,6 +165,7 @@ class _Branch(_Parent):
     def __init__(self, control: Channel, module: ModuleType) -> None:
         super().__init__(control, BRANCH)
         self._module = module
+        self._has_forked = False
 
     def handle(self, request_id: int, message: Message | None, fds: Descriptors) -> None:
         if not isinstance(message, Fork):
@@ -167,6 +178,8 @@ class _Branch(_Parent):
             return
         if pid == 0:
             _become_child(self._module, message, fds.release())
+        if not self._has_forked:
+            self._has_forked, self._settle = True, getattr(self._module, "settle", None)
         self.send(Packet.REPLY, request_id, Forked(pid), (self.adopt(pid),))
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import ssl
 
 import msgspec
 
+from .. import trust
 from ..interfaces.lookup_server import LOOKUP
 from ..interfaces.request_server import (
     MAX_REQUEST_BODY,
@@ -29,9 +29,9 @@ from .client import Client
 from .dial import Dialer
 from .sandbox import POLICY
 
-__all__ = ["main", "preload"]
+__all__ = ["main", "preload", "settle"]
 
-_context: ssl.SSLContext | None = None
+_context: trust.Context | None = None
 
 
 def preload(options: bytes) -> None:
@@ -48,6 +48,13 @@ def preload(options: bytes) -> None:
     codec(REQUESTS, "server")
     codec(LOOKUP, "client")
     msgspec.msgpack.decode(msgspec.msgpack.encode(Options(user_agent="")), type=Options)
+
+
+def settle() -> None:
+    """In the zygote, once it has nothing else to do: parse the roots for those who are forked from now on. Those
+    before do it themselves, if they need them."""
+    if _context is not None:
+        _context.read_roots()
 
 
 def main(start: Start) -> None:

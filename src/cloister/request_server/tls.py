@@ -16,7 +16,7 @@ _WRONG_HOST = {62, 63, 64}  # host name, email, IP address
 _SELF_SIGNED = 18
 
 
-def context(extra_roots: str = "") -> ssl.SSLContext:
+def context(extra_roots: str = "") -> trust.Context:
     """:func:`cloister.trust.context` for HTTP: it offers HTTP/2, and HTTP/1.1."""
     made = trust.context(extra_roots)
     made.set_alpn_protocols(["h2", "http/1.1"])
