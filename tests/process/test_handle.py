@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import certifi
 import msgspec
 import pytest
 
@@ -244,6 +245,33 @@ def test_a_fork_that_comes_when_the_zygote_is_known_to_have_ended_gives_an_ended
         assert child.ending == ends.Killed("the zygote ended", quiet=True)
         await child.end()
         await zygote.close()
+
+    run(go())
+
+
+def test_a_branch_that_has_nothing_to_do_parses_the_roots_for_those_to_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", certifi.where())
+    monkeypatch.setenv("SSL_CERT_DIR", "/no-such-folder")
+
+    def own_memory(pid: int) -> int:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        return sum(int(line.split()[1]) for line in lines if line.startswith("Private_Dirty"))
+
+    async def go() -> None:
+        async with a_zygote("request_server") as zygote:
+            child = await fork(zygote, "request_server")
+            (branch,) = zygote.branches
+            before = own_memory(branch.pid)
+            for _ in range(1000):
+                if own_memory(branch.pid) > before + 500:  # KiB; they take over a thousand
+                    break
+                await asyncio.sleep(0.01)
+            assert own_memory(branch.pid) > before + 500
+            later = await fork(zygote, "request_server")  # it still works
+            for process in (child, later):
+                await process.shutdown()
 
     run(go())
 
