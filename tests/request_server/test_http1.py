@@ -9,15 +9,18 @@ import socket
 import threading
 from collections.abc import Iterator
 
+import ada_url
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.request_server.conftest import Fetched
+from tests.request_server.conftest import Fetched, Fetcher, nobody_minds
 from tests.request_server.peers import ask, led_to, outcome, peer, read_head
 
 from cloister.errors import RequestFailed
 from cloister.interfaces.base import FailureCode
-from cloister.interfaces.request_server import Destination, Fetch
+from cloister.interfaces.request_server import Destination, Fetch, Options
+from cloister.request_server.client import Client
+from cloister.request_server.wire import Link, Wire
 
 URL = "http://site.example/"
 NEXT = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nnext"
@@ -294,6 +297,31 @@ def test_an_answer_may_come_before_the_request_is_sent() -> None:
 
     with peer(serve) as port:
         assert asyncio.run(run()).status == 413
+
+
+@pytest.mark.parametrize("body", [b"", bytes(64 * MIB)], ids=["short", "long"])
+def test_what_a_server_said_before_it_cut_the_connection_is_read(body: bytes) -> None:
+    """It refuses a request that it has not read: behind the answer comes a reset."""
+
+    async def dial(_url: ada_url.URL) -> Link:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            ours = socket.create_connection(listener.getsockname())
+            theirs, _ = listener.accept()
+        ours.sendall(b"something")
+        theirs.recv(1)
+        theirs.sendall(b"HTTP/1.1 413 Too Large\r\nContent-Length: 5\r\nConnection: close\r\n\r\nlarge")
+        theirs.close()  # something is left to read: so this is a reset
+        return Wire(ours)
+
+    async def run() -> Fetched:
+        client = Client(Options(user_agent="Cloister tests"), dial, nobody_minds)
+        try:
+            return await Fetcher(client).fetch(Fetch(URL, Destination.DOCUMENT, method="POST"), body)
+        finally:
+            client.close()
+
+    fetched = asyncio.run(run())
+    assert (fetched.status, fetched.body) == (413, b"large")
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -57,7 +57,8 @@ class Http1:
         connection is over then, and also when this is cancelled."""
         self._effort.asked()
         try:
-            self._send(asked)
+            with contextlib.suppress(Broken):  # it may have said why it takes no more: whoever reads is told
+                self._send(asked)
             return _Answer(self, await self._head())
         except BaseException:
             self.close()
@@ -119,7 +120,7 @@ class Http1:
             try:
                 data = await self._link.receive(size)
             except Broken as error:
-                raise (error if has_begun else Unanswered(str(error))) from error
+                raise (error if has_begun or type(error) is not Broken else Unanswered(str(error))) from error
             if not data and not has_begun:
                 raise Unanswered("it closed the connection without an answer")
             has_begun = True

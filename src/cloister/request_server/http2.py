@@ -160,8 +160,7 @@ class Http2:
                     self._state.acknowledge_received_data(answer.held, number)
                 if not (answer.is_over and answer.is_sent):
                     self._state.reset_stream(number, h2.errors.ErrorCodes.CANCEL)
-            with contextlib.suppress(Broken):
-                self._flush()
+            self._flush()
             if self._last_stream is not None and not self._streams:
                 self.close()
         if not self._streams:
@@ -175,15 +174,16 @@ class Http2:
             while data := await self._link.receive():
                 self._take(data)
                 self._flush()
-                await self._link.drain()  # what it does not read, we do not answer
+                with contextlib.suppress(Broken):  # it may have said something before it went
+                    await self._link.drain()  # what it does not read, we do not answer
             self._end(Broken("it closed the connection"))
         except Broken as error:
             self._end(error)
         except BadResponse as error:
-            self._say_goodbye()
+            self._flush()  # the GOAWAY that h2 prepared
             self._end(error)
         except Exception as error:  # whatever hostile bytes make of a parser, those who wait are told
-            self._say_goodbye()
+            self._flush()
             self._end(BadResponse(str(error) or type(error).__name__))
 
     def _take(self, data: bytes) -> None:
@@ -225,13 +225,11 @@ class Http2:
                 self.close()
             self._on_change(self)
 
-    def _say_goodbye(self) -> None:
-        with contextlib.suppress(Broken):
-            self._flush()  # the GOAWAY that h2 prepared
-
     def _flush(self) -> None:
-        if data := self._state.data_to_send():
-            self._link.write(data)
+        """Send what is to be sent. That it cannot be, whoever reads is told, after what came before."""
+        with contextlib.suppress(Broken):
+            if data := self._state.data_to_send():
+                self._link.write(data)
 
     def _end(self, error: Exception) -> None:
         if self._ending is not None:

@@ -33,10 +33,13 @@ class Link(Protocol):
         """About ``size`` bytes at most; b"" when the peer has said all."""
 
     def write(self, data: bytes) -> None:
-        """Send ``data``, or what the socket does not take yet as soon as it does, after what was written before."""
+        """Send ``data``, or what the socket does not take yet as soon as it does, after what was written before.
+
+        Raises :class:`Broken` where the peer takes no more; what it said before can still be received.
+        """
 
     async def drain(self) -> None:
-        """Wait until all is sent."""
+        """Wait until all is sent. Raises :class:`Broken` as :meth:`write` does."""
 
     def is_readable(self) -> bool:
         """Whether a receive would return at once: with data, the end, or an error."""
@@ -60,6 +63,8 @@ class Wire:
         """Whether the loop tells when the socket takes more."""
         self._readers = 0
         self._closed = False
+        self._cut: Broken | None = None
+        """Why nothing more can be written."""
 
     async def receive(self, size: int = READ) -> bytes:
         # sock_recv returns at once while there is data: a server that floods us would otherwise keep every
@@ -69,8 +74,7 @@ class Wire:
             return await self._loop.sock_recv(self._socket, size)
 
     def write(self, data: bytes) -> None:
-        if self._closed:
-            raise Broken("the connection was closed")
+        self._require_writable()
         sent = 0
         if not self._unsent:
             try:
@@ -78,7 +82,8 @@ class Wire:
             except BlockingIOError:
                 pass
             except OSError as error:
-                raise Broken(error.strerror) from error
+                self._cut = Broken(error.strerror)
+                raise self._cut from error
             if sent == len(data):
                 return
             self._loop.add_writer(self._socket.fileno(), self._on_writable)
@@ -90,8 +95,7 @@ class Wire:
             if self._sent is None:
                 self._sent = self._loop.create_future()
             await asyncio.shield(self._sent)  # others may wait for the same
-        if self._closed:
-            raise Broken("the connection was closed")
+        self._require_writable()
 
     def is_readable(self) -> bool:
         if self._closed:
@@ -123,12 +127,19 @@ class Wire:
             sent = self._socket.send(self._unsent)
         except BlockingIOError:
             return
-        except OSError:
-            self.close()  # whoever reads hears of it
+        except OSError as error:  # the peer is gone; what it said before is still there to be read
+            self._cut = Broken(error.strerror)
+            self._sent_all()
             return
         del self._unsent[:sent]
         if not self._unsent:
             self._sent_all()
+
+    def _require_writable(self) -> None:
+        if self._closed:
+            raise Broken("the connection was closed")
+        if self._cut is not None:
+            raise self._cut
 
     def _sent_all(self) -> None:
         if self._is_waiting:
