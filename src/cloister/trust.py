@@ -10,6 +10,11 @@ from typing import Any
 
 __all__ = ["Context", "context"]
 
+_CIPHERS = "ECDH+AESGCM:ECDH+CHACHA20:ECDH+AES:DHE+AESGCM:!aNULL:!eNULL:!aDSS:!SHA1"
+"""For TLS 1.2: forward secrecy, AES or ChaCha20, no SHA-1."""
+_SECURITY_LEVEL = 2
+"""OpenSSL's: 2048 bits of RSA or DH at the least, and no SHA-1 in a signature, in certificates too."""
+
 _HASHED = re.compile(r"[0-9a-f]{8}\.[0-9]+")  # what openssl-rehash(1) names a certificate
 
 _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----")
@@ -46,6 +51,9 @@ def context(extra_roots: str = "") -> Context:
     """
     made = Context(ssl.PROTOCOL_TLS_CLIENT)
     made.minimum_version = ssl.TLSVersion.TLSv1_2
+    # Said here, because each system's OpenSSL and Python have defaults of their own. A stricter level stays.
+    made.set_ciphers(f"{_CIPHERS}:@SECLEVEL={max(_SECURITY_LEVEL, made.security_level)}")
+    made.hostname_checks_common_name = False  # as browsers do: RFC 9525, 2
     made._unread = _system_roots(made)
     if not made._unread and not made.cert_store_stats()["x509_ca"]:
         import certifi  # here: it loads importlib.resources, 7 ms that a machine with roots does without

@@ -5,15 +5,15 @@ from __future__ import annotations
 import base64
 import hashlib
 import ssl
-import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import certifi
 import pytest
+from tests.request_server.certificates import handshake
 from tests.servers import Authority
 
 from cloister import trust
-from cloister.interfaces.base import FailureCode
 from cloister.request_server import tls
 
 
@@ -31,23 +31,6 @@ def roots(context: ssl.SSLContext) -> set[str]:
 
 def fingerprint(pem: str) -> str:
     return hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest()
-
-
-def handshake(client: ssl.SSLContext, server: ssl.SSLContext) -> ssl.SSLObject:
-    """Shake hands in memory; the client's side."""
-    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
-    ours = client.wrap_bio(to_client, to_server, server_hostname="localhost")
-    theirs = server.wrap_bio(to_server, to_client, server_side=True)
-    for _ in range(4):
-        for side in (ours, theirs):
-            try:
-                side.do_handshake()
-            except ssl.SSLWantReadError:
-                pass
-            except ssl.SSLError:
-                if side is ours:
-                    raise
-    return ours
 
 
 @pytest.mark.usefixtures("no_system_roots")
@@ -152,16 +135,21 @@ def test_tls_1_2_and_1_3_are_spoken(authority: Authority, version: ssl.TLSVersio
     assert handshake(tls.context(authority.roots), server).version() == version.name.replace("_", ".")
 
 
-def test_older_versions_are_refused(authority: Authority) -> None:
-    server = authority.context()
-    server.set_ciphers("ALL:@SECLEVEL=0")
-    server.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        server.maximum_version = ssl.TLSVersion.TLSv1_1
-    with pytest.raises(ssl.SSLError) as caught:
-        handshake(tls.context(authority.roots), server)
-    failed = tls.failure(caught.value, "localhost")
-    assert failed.code == FailureCode.TLS_FAILED
-    assert "localhost" in failed.detail
-    assert "version" in failed.detail
+@pytest.mark.parametrize("level", [0, 3])
+def test_what_is_safe_enough_is_said_here_and_not_by_the_system(
+    monkeypatch: pytest.MonkeyPatch, level: int
+) -> None:
+    """Systems have lists and levels of their own; a stricter level is kept."""
+
+    def configured(protocol: int) -> ssl.SSLContext:
+        made = ssl.SSLContext(protocol)
+        made.set_ciphers(f"ALL:@SECLEVEL={level}")
+        return made
+
+    ours = tls.context()
+    monkeypatch.setattr(trust, "ssl", SimpleNamespace(**vars(ssl) | {"SSLContext": configured}))
+    made = tls.context()
+    assert made.security_level == max(2, level)
+    assert {cipher["name"] for cipher in made.get_ciphers()} <= {
+        cipher["name"] for cipher in ours.get_ciphers()
+    }

@@ -113,6 +113,9 @@ class FailureCode(enum.StrEnum):
     CERTIFICATE_EXPIRED = "certificate_expired"
     CERTIFICATE_WRONG_HOST = "certificate_wrong_host"
     CERTIFICATE_UNTRUSTED = "certificate_untrusted"
+    CERTIFICATE_WEAK = "certificate_weak"  # its key or its signature, or an authority's
+    CLIENT_CERTIFICATE_REQUIRED = "client_certificate_required"
+    TLS_WEAK = "tls_weak"  # a version, a cipher or a key exchange that is not safe any more
     TOO_MANY_REDIRECTS = "too_many_redirects"
     TOO_MANY_REQUESTS = "too_many_requests"
     TOO_LARGE = "too_large"

@@ -15,7 +15,7 @@ from ..interfaces.request_server import Credentials, Destination, Fetch, Options
 from . import headers, redirects, referrers, upgrades, urls
 from .body import Body
 from .credentials import Keyring
-from .exchange import Answer, Asked, Broken
+from .exchange import Answer, Asked, Broken, Unwelcome
 from .pool import Dial, Pool
 from .redirects import Step
 
@@ -85,6 +85,10 @@ class Client:
             )
         except (ChannelClosed, BadMessage):  # of the lookup_server: the page has done nothing wrong
             failure = RequestFailed(FailureCode.NO_PROCESS, "the lookup server is gone")
+        except Unwelcome as error:
+            failure = RequestFailed(
+                FailureCode.CLIENT_CERTIFICATE_REQUIRED, f"{under_way.step.url.host} let us not in: {error}"
+            )
         except Broken as error:
             failure = RequestFailed(
                 FailureCode.CONNECTION_RESET, f"the connection to {under_way.step.url.host} broke: {error}"

@@ -19,6 +19,7 @@ __all__ = [
     "Headers",
     "Unanswered",
     "Unprocessed",
+    "Unwelcome",
 ]
 
 Headers = list[tuple[bytes, bytes]]
@@ -41,6 +42,10 @@ class Unanswered(Broken):
 class Unprocessed(Broken):
     """The server says that it has not begun with the request: it may be sent again, whatever its method
     (RFC 9113, 8.7)."""
+
+
+class Unwelcome(Broken):
+    """The server closed it, because we did not say who we are: it wants a certificate."""
 
 
 class BadResponse(ValueError):

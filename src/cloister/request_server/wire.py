@@ -176,6 +176,7 @@ class TlsWire:
         self._host = host
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
+        self._broken: Broken | None = None
         try:
             self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
         except ValueError as error:  # a label over 63 characters, an empty one
@@ -212,6 +213,8 @@ class TlsWire:
     def _decrypt(self, size: int) -> bytes | None:
         """What has come of HTTP, b"" for nothing yet, None at the end."""
         pieces: list[bytes] = []  # a record each: 16 KiB at most
+        if self._broken is not None:
+            raise self._broken
         while size > 0:
             try:
                 piece = self._tls.read(size)
@@ -220,9 +223,10 @@ class TlsWire:
             except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
                 piece = b""  # like browsers, take a close without close_notify: HTTP knows its own lengths
             except ssl.SSLError as error:
+                self._broken = tls.broken(error)  # OpenSSL says so once, and calls it an end from then on
                 if pieces:
                     break
-                raise Broken(f"TLS: {error.reason}") from error
+                raise self._broken from error
             if not piece:
                 return b"".join(pieces) or None
             pieces.append(piece)
@@ -233,7 +237,7 @@ class TlsWire:
         try:
             self._tls.write(data)
         except ssl.SSLError as error:
-            raise Broken(f"TLS: {error.reason}") from error
+            raise tls.broken(error) from error
         self._flush()
 
     async def drain(self) -> None:
