@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 
 import ada_url
@@ -18,6 +18,7 @@ from tests.request_server.conftest import Fetched, Fetcher, nobody_minds
 
 from cloister.errors import RequestFailed
 from cloister.interfaces.request_server import Destination, Fetch, Options
+from cloister.request_server import tls
 from cloister.request_server.client import Announce, Client
 from cloister.request_server.wire import Link, Wire
 
@@ -68,10 +69,10 @@ async def led_to(
 ) -> AsyncIterator[Fetcher]:
     """A client that finds every host at ``port``. With ``http_2`` that is what https:// URLs are spoken to by."""
 
-    async def dial(url: ada_url.URL) -> Link:
+    async def dial(url: ada_url.URL, protocols: Sequence[str] = tls.PROTOCOLS) -> Link:
         made = socket.create_connection(("127.0.0.1", port), timeout=_WAIT)
         link = Wire(made)
-        if http_2 and url.protocol == "https:":
+        if http_2 and url.protocol == "https:" and "h2" in protocols:
             link.protocol = "h2"
         return link
 

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import ada_url
 import pytest
@@ -303,7 +303,7 @@ def test_an_answer_may_come_before_the_request_is_sent() -> None:
 def test_what_a_server_said_before_it_cut_the_connection_is_read(body: bytes) -> None:
     """It refuses a request that it has not read: behind the answer comes a reset."""
 
-    async def dial(_url: ada_url.URL) -> Link:
+    async def dial(_url: ada_url.URL, _protocols: Sequence[str] = ()) -> Link:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             ours = socket.create_connection(listener.getsockname())
             theirs, _ = listener.accept()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import ada_url
+import h2.errors
 import pytest
-from tests.request_server.conftest import nobody_minds
-from tests.request_server.peers import outcome, peer, read_head
+from hyperframe.frame import GoAwayFrame
+from tests.request_server.conftest import Fetched, Fetcher, nobody_minds
+from tests.request_server.peers import Http2Server, led_to, outcome, peer, read_head
 
 from cloister.errors import RequestFailed
 from cloister.interfaces.base import FailureCode
@@ -31,7 +33,7 @@ class Dials:
         self.fails = False
         self._port = port
 
-    async def dial(self, url: ada_url.URL) -> Link:
+    async def dial(self, url: ada_url.URL, _protocols: Sequence[str] = ()) -> Link:
         self.urls.append(url.href)
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
@@ -139,3 +141,70 @@ def test_a_connection_that_nobody_uses_is_closed_after_a_while(monkeypatch: pyte
         assert len(dials.urls) == 2
 
     run(work)
+
+
+# ── servers that want HTTP/1.1 after all ─────────────────────────────────────────────────────────────────────────────
+
+POST = Fetch("https://a.example/", Destination.IMAGE, method="POST")
+
+
+@pytest.mark.parametrize("how", ["reset", "goaway"])
+def test_a_server_that_wants_http1_is_asked_over_it_from_then_on(how: str) -> None:
+    """RFC 9113, 7: HTTP_1_1_REQUIRED. Three at once, a body too, and then two more."""
+    asked: list[bytes] = []
+
+    def serve(connection: socket.socket, _number: int) -> None:
+        if connection.recv(3, socket.MSG_PEEK) != b"PRI":
+            while head := read_head(connection):
+                asked.append(head)
+                assert connection.recv(4, socket.MSG_WAITALL) == b"body"
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nold")
+            return
+        server = Http2Server(connection)
+        streams = [server.request() for _ in range(3)]
+        if how == "goaway":
+            server.say(GoAwayFrame(0, 0, error_code=h2.errors.ErrorCodes.HTTP_1_1_REQUIRED).serialize())
+        for stream in streams if how == "reset" else []:
+            server.state.reset_stream(stream, h2.errors.ErrorCodes.HTTP_1_1_REQUIRED)
+        server.flush()
+        server.until_closed()
+
+    async def run() -> list[Fetched]:
+        async with led_to(port, http_2=True) as made:
+            first = await asyncio.gather(*(made.fetch(POST, b"body") for _ in range(3)))
+            return [*first, *[await made.fetch(POST, b"body") for _ in range(2)]]
+
+    with peer(serve) as port:
+        assert [fetched.body for fetched in asyncio.run(run())] == [b"old"] * 5
+    assert len(asked) == 5
+
+
+def test_a_server_that_wants_http1_and_speaks_http2_again_is_given_up() -> None:
+    """As one would whose ALPN picks what nobody offered."""
+    connections = 0
+
+    def serve(connection: socket.socket, number: int) -> None:
+        nonlocal connections
+        connections = number
+        server = Http2Server(connection)
+        while True:
+            server.state.reset_stream(server.request(), h2.errors.ErrorCodes.HTTP_1_1_REQUIRED)
+            server.flush()
+
+    async def run() -> Fetched | RequestFailed:
+        async def dial(_url: ada_url.URL, _protocols: Sequence[str] = ()) -> Link:
+            link = Wire(socket.create_connection(("127.0.0.1", port)))
+            link.protocol = "h2"
+            return link
+
+        client = Client(Options(user_agent="Cloister tests"), dial, nobody_minds)
+        try:
+            return await outcome(Fetcher(client).fetch(POST))
+        finally:
+            client.close()
+
+    with peer(serve) as port:
+        failed = asyncio.run(run())
+    assert isinstance(failed, RequestFailed)
+    assert failed.code == FailureCode.CONNECTION_RESET
+    assert connections == 3

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import socket
 import ssl
+from collections.abc import Sequence
 
 import ada_url
 
 from ..interfaces.lookup_server import Connect
 from ..ipc import Connection
-from . import urls
+from . import tls, urls
 from .wire import Link, TlsWire, Wire
 
 __all__ = ["Dialer"]
@@ -23,8 +24,8 @@ class Dialer:
         self._context = context
         self._timeout = timeout
 
-    async def dial(self, url: ada_url.URL) -> Link:
-        """Connect to ``url``'s server, with TLS if that is its scheme.
+    async def dial(self, url: ada_url.URL, protocols: Sequence[str] = tls.PROTOCOLS) -> Link:
+        """Connect to ``url``'s server, with TLS if that is its scheme, offering ``protocols``.
 
         Raises :class:`RequestFailed` with whatever the lookup server refused, TLS_FAILED, CERTIFICATE_* or BAD_URL,
         ``Broken``, and ``ChannelClosed`` when the lookup server is gone.
@@ -37,7 +38,7 @@ class Dialer:
             return wire
         try:
             # A host's trailing dot is for DNS; certificates and SNI have none (RFC 6066, 3).
-            secure = TlsWire(wire, self._context, host.removesuffix("."))
+            secure = TlsWire(wire, self._context, host.removesuffix("."), protocols)
             await secure.handshake()
         except BaseException:
             wire.close()

@@ -20,6 +20,7 @@ __all__ = [
     "Unanswered",
     "Unprocessed",
     "Unwelcome",
+    "WantsHttp1",
 ]
 
 Headers = list[tuple[bytes, bytes]]
@@ -46,6 +47,10 @@ class Unprocessed(Broken):
 
 class Unwelcome(Broken):
     """The server closed it, because we did not say who we are: it wants a certificate."""
+
+
+class WantsHttp1(Unprocessed):
+    """It will, over HTTP/1.1 (RFC 9113, 7, HTTP_1_1_REQUIRED)."""
 
 
 class BadResponse(ValueError):

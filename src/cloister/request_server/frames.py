@@ -29,6 +29,8 @@ class Frames:
         self.effort = Effort()
         self.last_stream: int | None = None
         """The last one that the server answers, after a GOAWAY."""
+        self.reason = 0
+        """Why, as it says (RFC 9113, 7)."""
         self._partial = b""
         self._left = 0  # bytes of the frame under way
         self._goodbye: bytearray | None = None  # that frame, if it is a GOAWAY
@@ -74,4 +76,5 @@ class Frames:
         if len(frame) < _FRAME_HEADER + 8 or any(frame[5:9]):
             raise BadResponse("it sends a GOAWAY that is none")
         self.last_stream = int.from_bytes(frame[9:13], "big") & 0x7FFFFFFF
+        self.reason = int.from_bytes(frame[13:17], "big")
         self._goodbye = None

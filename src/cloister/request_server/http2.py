@@ -29,6 +29,7 @@ from .exchange import (
     Headers,
     Unanswered,
     Unprocessed,
+    WantsHttp1,
 )
 from .frames import MAX_FRAME, Frames
 from .wire import Link
@@ -218,9 +219,11 @@ class Http2:
         """No new streams. Those that it will not answer were not begun with (RFC 9113, 6.8)."""
         if self._last_stream is None or last < self._last_stream:
             self._last_stream = last
+            wants_http1 = self._frames.reason == h2.errors.ErrorCodes.HTTP_1_1_REQUIRED
+            unprocessed = WantsHttp1 if wants_http1 else Unprocessed
             for answer in list(self._streams.values()):
                 if answer.number > last:
-                    answer.fail(Unprocessed("it is about to close the connection"))
+                    answer.fail(unprocessed("it is about to close the connection"))
             if not self._streams:
                 self.close()
             self._on_change(self)
@@ -354,6 +357,8 @@ class _Answer:
         self.is_over = True
         if code == h2.errors.ErrorCodes.REFUSED_STREAM:
             self.fail(Unprocessed("it refused the stream"))
+        elif code == h2.errors.ErrorCodes.HTTP_1_1_REQUIRED:
+            self.fail(WantsHttp1("it wants HTTP/1.1"))
         else:
             names = {each.value: each.name for each in h2.errors.ErrorCodes}
             self.fail(BadResponse(f"it reset the stream: {names.get(code, code)}"))

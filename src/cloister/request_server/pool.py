@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, Protocol
 
 import ada_url
 
-from . import urls
-from .exchange import Answer, Asked, Unanswered, Unprocessed
+from . import tls, urls
+from .exchange import Answer, Asked, Unanswered, Unprocessed, WantsHttp1
 from .http1 import Http1
 from .http2 import Http2
 from .wire import Link
 
-__all__ = ["Pool"]
+__all__ = ["Dial", "Pool"]
 
 _MAX_CONNECTIONS: Final = 32
 _MAX_PER_ORIGIN: Final = 6  # of HTTP/1.1, as browsers do
@@ -24,8 +24,14 @@ _ATTEMPTS: Final = 3
 """For a request that a server says it has not begun with."""
 _IDEMPOTENT: Final = {"GET", "HEAD", "OPTIONS", "PUT", "DELETE"}  # RFC 9110, 9.2.2
 
-Dial = Callable[[ada_url.URL], Awaitable[Link]]
-"""Connects to a URL's server, TLS included."""
+_HTTP_1: Final = ("http/1.1",)
+
+
+class Dial(Protocol):
+    """Connects to a URL's server, TLS included."""
+
+    async def __call__(self, url: ada_url.URL, protocols: Sequence[str] = tls.PROTOCOLS, /) -> Link:
+        """``protocols`` are offered to the server."""
 
 
 class _Origin:
@@ -38,6 +44,8 @@ class _Origin:
         self.opening = 0
         self.is_http2: bool | None = None if url.protocol == "https:" else False
         """None until a server has said which it speaks."""
+        self.wants_http1 = False
+        """Whether it has said that HTTP/2, which it speaks, is not what it wants."""
         self.first: asyncio.Future[None] | None = None
         """Done when a connection is there that others may share, or that tells them to open their own."""
 
@@ -48,7 +56,7 @@ class _Origin:
     def kept(self) -> Http1 | Http2 | None:
         """A connection that takes a request now."""
         for shared in self.http2:
-            if shared.has_room:
+            if shared.has_room and not self.wants_http1:
                 return shared
         while self.idle:
             if (connection := self.idle.pop()).is_usable:
@@ -98,10 +106,12 @@ class Pool:
             connection, is_fresh = await self._take(origin, asked.url)
             try:
                 return await connection.ask(asked)
-            except Unprocessed:
+            except Unprocessed as error:
                 attempts += 1
                 if attempts == _ATTEMPTS:
                     raise
+                if isinstance(error, WantsHttp1):
+                    origin.wants_http1, origin.is_http2 = True, False
             except Unanswered:
                 # A server may close a kept connection just when it is used again (RFC 9112, 9.3.1).
                 if is_fresh or was_repeated or asked.method not in _IDEMPOTENT:
@@ -130,12 +140,12 @@ class Pool:
         origin.opening += 1
         failure: Exception | None = None
         try:
-            link = await self._dial(url)
+            link = await self._dial(url, _HTTP_1 if origin.wants_http1 else tls.PROTOCOLS)
         except Exception as error:
             failure = error
             raise
         else:
-            origin.is_http2 = link.protocol == "h2"
+            origin.is_http2 = link.protocol == "h2" and not origin.wants_http1
             return self._add(origin, link)
         finally:
             origin.opening -= 1
@@ -149,7 +159,7 @@ class Pool:
             self._changed()
 
     def _add(self, origin: _Origin, link: Link) -> Http1 | Http2:
-        if origin.is_http2:
+        if link.protocol == "h2":
 
             def changed(connection: Http2) -> None:
                 if connection.is_closed and connection in origin.http2:

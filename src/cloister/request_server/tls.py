@@ -10,7 +10,10 @@ from ..errors import RequestFailed
 from ..interfaces.base import FailureCode
 from .exchange import Broken, Unwelcome
 
-__all__ = ["broken", "context", "failure"]
+__all__ = ["PROTOCOLS", "broken", "context", "failure"]
+
+PROTOCOLS: Final = ("h2", "http/1.1")
+"""What is offered, where nothing else is said."""
 
 # X509_V_ERR_*, openssl/x509_vfy.h
 _EXPIRED: Final = {10: "has expired", 9: "is not valid yet"}
@@ -37,10 +40,8 @@ _WANTS_CERTIFICATE: Final = "TLSV13_ALERT_CERTIFICATE_REQUIRED"
 
 
 def context(extra_roots: str = "") -> trust.Context:
-    """:func:`cloister.trust.context` for HTTP: it offers HTTP/2, and HTTP/1.1."""
-    made = trust.context(extra_roots)
-    made.set_alpn_protocols(["h2", "http/1.1"])
-    return made
+    """:func:`cloister.trust.context` for HTTP. What it offers by ALPN is said for each connection."""
+    return trust.context(extra_roots)
 
 
 def failure(error: ssl.SSLError, host: str) -> RequestFailed:

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import ssl
 import zlib
+from collections.abc import Sequence
 
 import ada_url
 import brotli
@@ -14,7 +15,7 @@ import h2.connection
 import zstandard
 
 from ..interfaces.request_server import Destination, Fetch, Options
-from . import decoding
+from . import decoding, tls
 from .client import Client
 from .wire import Link, Wire
 
@@ -42,7 +43,7 @@ async def _fetch(url: str, said: bytes, protocol: str) -> None:
     with theirs:
         theirs.sendall(said)
 
-        async def dial(_url: ada_url.URL) -> Link:
+        async def dial(_url: ada_url.URL, _protocols: Sequence[str] = tls.PROTOCOLS) -> Link:
             wire = Wire(ours)
             wire.protocol = protocol
             return wire

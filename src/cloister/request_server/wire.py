@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, Protocol
 
 from ..errors import RequestFailed
@@ -170,13 +170,17 @@ class TlsWire:
 
     protocol = ""
 
-    def __init__(self, wire: Wire, context: ssl.SSLContext, host: str) -> None:
-        """Raises :class:`RequestFailed` (BAD_URL) if ``host`` cannot be a host's name."""
+    def __init__(
+        self, wire: Wire, context: ssl.SSLContext, host: str, protocols: Sequence[str] = tls.PROTOCOLS
+    ) -> None:
+        """``protocols`` are offered by ALPN. Raises :class:`RequestFailed` (BAD_URL) if ``host`` cannot be a host's
+        name."""
         self._wire = wire
         self._host = host
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._broken: Broken | None = None
+        context.set_alpn_protocols(protocols)  # OpenSSL copies them into what is made of it
         try:
             self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
         except ValueError as error:  # a label over 63 characters, an empty one
