@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 
 import pytest
@@ -127,6 +128,59 @@ def test_zstd_may_not_ask_for_more_memory_than_the_standard_gives_it() -> None:
     greedy = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
     with pytest.raises(ValueError, match="damaged"):
         decode(["zstd"], [greedy.compress(b"x" * 1000) + greedy.flush()])
+
+
+# ── formats that are not what they say ───────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("said", ["gzip", "deflate", "br", "zstd"])
+@pytest.mark.parametrize("sent", ["gzip", "deflate", "br", "zstd"])
+def test_a_body_in_another_encoding_than_it_says_is_refused(said: str, sent: str) -> None:
+    if said == sent:
+        return
+    with pytest.raises(ValueError, match=r"damaged|ends early"):
+        decode([said], [compress(sent, b"some words, and then some more words")])
+
+
+ZSTD = b"\x28\xb5\x2f\xfd"  # RFC 8878, 3.1.1
+SKIPPED = b"\x50\x2a\x4d\x18\x04\0\0\0abcd"  # 3.1.2
+GZIP = compress("gzip", b"words")
+DAMAGED = {
+    "a checksum that is wrong": ("gzip", GZIP[:-8] + bytes(4) + GZIP[-4:]),
+    "a length that is wrong": ("gzip", GZIP[:-4] + bytes(4)),
+    "a checksum of zlib's that is wrong": ("deflate", compress("deflate", b"words")[:-4] + bytes(4)),
+    "a dictionary that nobody has": ("deflate", b"\x78\xbb" + bytes(4) + compress("raw-deflate", b"words")),
+    "a dictionary of zstd's": ("zstd", ZSTD + b"\x21\x07\x05" + b"\x29\0\0words"),
+    "a window of 1 GiB": ("zstd", ZSTD + b"\0\xa0" + b"\x29\0\0words"),
+    "a block of a reserved kind": ("zstd", ZSTD + b"\x20\x05" + b"\x2f\0\0words"),
+    "another size than it says": ("zstd", ZSTD + b"\x20\x06" + b"\x29\0\0words"),
+    "a large window": ("br", b"\x11\x1e" + compress("br", b"words")),  # not of RFC 7932
+    "nothing but a name": ("gzip", b"\x1f\x8b\x08\x08" + bytes(6) + b"n" * 100_000),
+    "nothing but what is skipped, and a half": ("zstd", SKIPPED * 1000 + SKIPPED[:6]),
+    "a second member that is damaged": ("gzip", GZIP + GZIP[:-8] + bytes(8)),
+}
+
+
+@pytest.mark.parametrize("size", [1, 100_000])
+@pytest.mark.parametrize(("name", "packed"), DAMAGED.values(), ids=DAMAGED)
+def test_what_is_damaged_is_refused_however_it_comes(name: str, packed: bytes, size: int) -> None:
+    with pytest.raises(ValueError, match=r"damaged|ends early"):
+        decode([name], cut(packed, size))
+
+
+def test_what_the_formats_allow_beside_their_data_is_passed_over() -> None:
+    named = b"\x1f\x8b\x08\x1e" + bytes(6) + b"\x02\0ab" + b"name\0" + b"comment\0"
+    named += (zlib.crc32(named) & 0xFFFF).to_bytes(2, "little") + GZIP[10:]  # RFC 1952, 2.3.1
+    assert decode(["gzip"], [named]) == b"words"
+    assert decode(["zstd"], [SKIPPED + compress("zstd", b"words") + SKIPPED]) == b"words"
+
+
+@pytest.mark.parametrize("name", ["gzip", "deflate", "br", "zstd"])
+@pytest.mark.parametrize("outer", ["gzip", "br"])
+def test_a_bomb_of_any_kind_in_another_stops_at_the_limit(name: str, outer: str) -> None:
+    bomb = compress(outer, compress(name, bytes(40 * 1024 * 1024)))
+    with pytest.raises(Enough):
+        decode([name, outer], [bomb], limit=1024 * 1024)
 
 
 def test_the_header_names_encodings_in_any_case_and_over_several_lines() -> None:

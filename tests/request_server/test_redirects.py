@@ -93,6 +93,65 @@ def test_nothing_but_http_is_followed(location: str) -> None:
     assert caught.value.code == FailureCode.UNSUPPORTED_SCHEME
 
 
+TRICKS = {
+    "//b.example/y": "https://b.example/y#part",
+    "\\\\b.example\\y": "https://b.example/y#part",
+    "/\\b.example/y": "https://b.example/y#part",
+    "https:\\\\b.example\\y": "https://b.example/y#part",
+    "https:///b.example/": "https://b.example/#part",
+    "https:b.example": "https://a.example/b.example#part",  # the scheme is the same: so this is a path
+    "https:/b.example/": "https://a.example/b.example/#part",
+    "http:b.example": "http://b.example/#part",
+    "\thttps://b.exa\tmple/ ": "https://b.example/#part",
+    "ht\ntps://b.example/": "https://b.example/#part",
+    "HTTPS://B.EXAMPLE/": "https://b.example/#part",
+    "https://a.example@b.example/": "https://b.example/#part",
+    "https://b.example\\@a.example/": "https://b.example/@a.example/#part",
+    "https://b.example#@a.example/": "https://b.example/#@a.example/",
+    "https://b.example?@a.example/": "https://b.example/?@a.example/#part",
+    "https://a.example%2f@b.example/": "https://b.example/#part",
+    "https://0x7f.1/": "https://127.0.0.1/#part",
+    "https://127\u30020\u30020\u30021/": "https://127.0.0.1/#part",
+    "../../../etc/passwd": "https://a.example/etc/passwd#part",
+    "": "https://a.example/x#part",
+    "#new": "https://a.example/x#new",
+}
+"""Where browsers go; what is judged as another origin is exactly what is asked."""
+
+
+@pytest.mark.parametrize(("location", "target"), TRICKS.items())
+def test_a_location_that_looks_like_another_place_leads_where_browsers_go(location: str, target: str) -> None:
+    further = followed("GET", 302, location)
+    assert further.url.href == target
+    leaves = not target.startswith("https://a.example/")
+    assert further.has_left is leaves
+    assert (b"Authorization" in dict(further.headers)) is not leaves
+
+
+@pytest.mark.parametrize(
+    ("location", "code"),
+    [
+        ("about:blank", FailureCode.UNSUPPORTED_SCHEME),
+        ("about:srcdoc", FailureCode.UNSUPPORTED_SCHEME),
+        ("wss://b.example/", FailureCode.UNSUPPORTED_SCHEME),
+        ("view-source:https://a.example/", FailureCode.UNSUPPORTED_SCHEME),
+        ("java\nscript://a.example/%0aalert(1)", FailureCode.UNSUPPORTED_SCHEME),
+        ("\x01data:text/html,x", FailureCode.UNSUPPORTED_SCHEME),
+        ("filesystem:https://a.example/temporary/x", FailureCode.UNSUPPORTED_SCHEME),
+        ("https://", FailureCode.BAD_URL),
+        ("https://[::1", FailureCode.BAD_URL),
+        ("https://b.example:0/", FailureCode.BAD_URL),
+        ("https://b.example:99999/", FailureCode.BAD_URL),
+        ("https://b exa mple/", FailureCode.BAD_URL),
+        ("/" + "y" * 9000, FailureCode.BAD_URL),
+    ],
+)
+def test_where_nobody_can_go_is_refused_by_name(location: str, code: FailureCode) -> None:
+    with pytest.raises(RequestFailed) as caught:
+        followed("GET", 302, location)
+    assert caught.value.code == code, caught.value
+
+
 @pytest.mark.parametrize("status", [200, 300, 304, 305, 306, 399])
 def test_other_statuses_are_answers(status: int) -> None:
     assert follow(step(), status, to("/y")) is None
@@ -165,6 +224,23 @@ def test_a_post_that_is_redirected_is_a_post_there_or_a_get() -> None:
     assert b"Content-Length" not in changed
     assert b"Content-Type" not in changed
     assert b"Origin" not in changed
+
+
+def test_a_redirect_to_itself_is_followed_as_long_as_it_counts() -> None:
+    """As sites do that set a cookie first. Neither what a redirect has for a body nor a Refresh counts for anything."""
+    asked: list[bytes] = []
+
+    def serve(connection: socket.socket, _number: int) -> None:
+        while head := read_head(connection):
+            asked.append(head.split()[1])
+            again = b"302 X\r\nLocation: \r\nSet-Cookie: n=%d" % len(asked)
+            said = b"200 OK\r\nRefresh: 0; url=/other" if len(asked) == 5 else again
+            connection.sendall(b"HTTP/1.1 " + said + b"\r\nContent-Length: 4\r\n\r\nbody")
+
+    (came,) = ask(serve, "http://a.example/me")
+    assert isinstance(came, Fetched)
+    assert (came.status, came.requests, came.url) == (200, 5, "http://a.example/me")
+    assert asked == [b"/me"] * 5
 
 
 def test_redirects_end_after_twenty() -> None:
