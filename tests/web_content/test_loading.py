@@ -158,6 +158,29 @@ def test_each_request_says_which_page_asks_and_how_much_of_that_may_be_told(
     assert [asked[name].referrer_policy for name in ("a", "b.css", "c.css", "d")] == policies
 
 
+def test_a_style_sheet_asks_in_its_own_name_and_by_its_own_policy(window: Window) -> None:
+    """Referrer Policy, "Integration with CSS". The document's policy is no other server's business."""
+    css = b"@import url(imported); body { background: url(image) } p { background: url(/shared) }"
+    for name, *said in (("silent",), ("bold", "unsafe-url"), ("shy", "nonsense, no-referrer")):
+        window.site[f"http://{name}.test/s.css?secret"] = (200, "text/css", css)
+        window.headers[f"http://{name}.test/s.css?secret"] = tuple(("referrer-policy", each) for each in said)
+    window.show(
+        "<meta name=referrer content=origin><link rel=stylesheet href=http://silent.test/s.css?secret>"
+        "<link rel=stylesheet href=http://bold.test/s.css?secret><link rel=stylesheet href=http://shy.test/s.css?secret>"
+        "<style>div { background: url(http://site.test/inline) }</style><img src=http://bold.test/shared>",
+        base_url="http://site.test/page?secret",
+    )
+    asked = {fetch.url: (fetch.referrer, fetch.referrer_policy) for fetch in window.asked}
+    document = ("http://site.test/page?secret", "origin")
+    for name, policy in (("silent", DEFAULT), ("bold", "unsafe-url"), ("shy", "no-referrer")):
+        sheet = f"http://{name}.test/s.css?secret"
+        assert asked[sheet] == document
+        assert asked[f"http://{name}.test/imported"] == asked[f"http://{name}.test/image"] == (sheet, policy)
+    assert asked["http://site.test/inline"] == document
+    assert asked["http://bold.test/shared"] == document  # whoever refers to it first
+    assert asked["http://shy.test/shared"][1] == "no-referrer"
+
+
 @pytest.mark.parametrize(
     ("html", "expected"),
     [

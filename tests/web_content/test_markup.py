@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cloister.web_content import markup
 from cloister.web_content.css import Use
-from cloister.web_content.references import Found, References
+from cloister.web_content.references import Found, References, Referrer
 
 
 def prepared(html: str) -> str:
@@ -19,7 +19,7 @@ def prepared(html: str) -> str:
         return "cloister://data/1"
 
     document = turbohtml.parse(html)
-    markup.prepare(document, References("http://site.test/", adopt, Found()), 1000)
+    markup.prepare(document, References("http://site.test/", adopt, Found(), Referrer()), 1000)
     return markup.finish(document, lambda _url: False)
 
 

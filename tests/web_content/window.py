@@ -57,13 +57,14 @@ def picture(color: tuple[int, ...], size: tuple[int, int] = (20, 20), form: str 
 
 
 class Window:
-    """One page. ``site`` maps a URL to what its server answers; ``asked`` and ``decoded`` are what was asked of the
-    peers: every request of the page, and the bytes of every image that it gave to a decoder."""
+    """One page. ``site`` maps a URL to what its server answers, with ``headers``; ``asked`` and ``decoded`` are what was
+    asked of the peers: every request of the page, and the bytes of every image that it gave to a decoder."""
 
     def __init__(self, run: Run, child: ChildProcess, page: Channel) -> None:
         self._run = run
         self.child = child
         self.site: dict[str, Answer | FailureCode] = {}
+        self.headers: dict[str, tuple[tuple[str, str], ...]] = {}
         self.asked: list[Fetch] = []
         self.decoded: list[bytes] = []
         self.decoded_as: tuple[int, ...] | None = (
@@ -186,7 +187,7 @@ class Window:
             raise RequestFailed(answer, f"the test says {answer}")
         status, content_type, data = answer
         body, fds = blobs.pack(data)
-        return Fetched(message.url, status, content_type, (), body), fds
+        return Fetched(message.url, status, content_type, self.headers.get(message.url, ()), body), fds
 
     async def _new_decoder(
         self, _message: NewImageDecoder, _fds: Descriptors

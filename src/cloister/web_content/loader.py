@@ -9,13 +9,14 @@ import plutoprint
 
 from ..errors import RequestFailed
 from ..interfaces.base import FailureCode
+from ..interfaces.request_server import ReferrerPolicy
 from ..interfaces.web_content import Options
 from ..ipc import Connection
 from . import document as documents
 from . import markup, paint, subresources
 from .document import Kind, Source
 from .images import Decoders
-from .references import Found, References
+from .references import Found, References, Referrer
 from .requests import Requests
 from .resources import Resources
 from .urls import INTERNAL, without_fragment
@@ -62,13 +63,13 @@ async def show(
     title = documents.title(document)[:_MAX_TITLE]
     base_url = markup.base_of(document, source.url)
     if source.url.startswith("http"):
-        resources.referrer = without_fragment(source.url)
-    if (policy := markup.referrer_policy(document) or source.referrer_policy) is not None:
-        resources.referrer_policy = policy
+        policy = markup.referrer_policy(document) or source.referrer_policy
+        default = ReferrerPolicy.STRICT_ORIGIN_WHEN_CROSS_ORIGIN
+        resources.referrer = Referrer(without_fragment(source.url), policy or default)
     if source.kind in {Kind.IMAGE, Kind.SVG}:
         await resources.adopt_document(source.body, source.content_type)
     found = Found()
-    markup.prepare(document, References(base_url, resources.adopt, found), options.width)
+    markup.prepare(document, References(base_url, resources.adopt, found, resources.referrer), options.width)
     await subresources.fetch_all(found, resources, report)
     html = markup.finish(document, resources.lacks)
     del document

@@ -37,7 +37,7 @@ from . import loader, pdf, text
 from .document import Source
 from .paint import paint
 from .requests import Requests
-from .urls import referrer_policy
+from .urls import referrer_policy_of
 
 __all__ = ["Page"]
 
@@ -101,8 +101,7 @@ class Page:
         except BadMessage:  # the request_server's, not the browser's
             self._requests.rest()
             raise RequestFailed(FailureCode.NO_PROCESS, "its request_server broke the protocol") from None
-        policies = ",".join(value for name, value in fetched.headers if name == "referrer-policy")
-        source = Source(body, fetched.content_type, fetched.url, referrer_policy(policies))
+        source = Source(body, fetched.content_type, fetched.url, referrer_policy_of(fetched.headers))
         return await self._show(source, fetched.status, fetched.headers)
 
     async def _set_content(self, message: SetContent, fds: Descriptors) -> Loaded:

@@ -22,9 +22,9 @@ from . import document as documents
 from . import svg
 from .css import Use
 from .images import Decoders, bitmap
-from .references import Found, References
+from .references import Found, References, Referrer
 from .requests import Requests
-from .urls import DOCUMENT_IMAGE, INTERNAL, parse_data, without_fragment
+from .urls import DOCUMENT_IMAGE, INTERNAL, parse_data, referrer_policy_of, without_fragment
 
 __all__ = ["MAX_RESOURCES", "Resources"]
 
@@ -74,9 +74,8 @@ class Resources(plutoprint.ResourceFetcher):
     def __init__(self, requests: Requests, decoders: Decoders) -> None:
         super().__init__()
         self.missing = 0
-        self.referrer = ""  # the document's URL, where it has one
-        self.referrer_policy = ReferrerPolicy.STRICT_ORIGIN_WHEN_CROSS_ORIGIN
-        self.policies: dict[str, ReferrerPolicy] = {}  # of URLs whose elements have their own
+        self.referrer = Referrer()  # the document, where it has a URL
+        self.referrers: dict[str, Referrer] = {}  # who else asks for what
         self._requests = requests
         self._decoders = decoders
         self._known: dict[str, _Resource | None] = {}
@@ -95,7 +94,7 @@ class Resources(plutoprint.ResourceFetcher):
         content_type, body = parsed
         internal = f"{INTERNAL}//data/{self._data_urls}"
         # Its own references hang on nothing; those with a scheme are fetched when the engine asks for them.
-        references = References("", self.adopt, Found())
+        references = References("", self.adopt, Found(), self.referrer)
         self._nesting += 1
         try:
             self._known[internal] = self._judge(body, content_type, use, references)
@@ -105,7 +104,9 @@ class Resources(plutoprint.ResourceFetcher):
 
     async def adopt_document(self, body: bytes, content_type: str) -> None:
         """The document itself is an image: let the page that shows it find it. Raises :class:`RequestFailed`."""
-        resource = self._judge(body, content_type, Use.IMAGE, References("", self.adopt, Found()))
+        resource = self._judge(
+            body, content_type, Use.IMAGE, References("", self.adopt, Found(), self.referrer)
+        )
         if resource is None:
             raise RequestFailed(FailureCode.IMAGE_BROKEN, "this is not a well-formed SVG document")
         if resource.is_raster:
@@ -196,14 +197,19 @@ class Resources(plutoprint.ResourceFetcher):
         if self._fetched >= MAX_RESOURCES:
             raise RequestFailed(FailureCode.TOO_MANY_REQUESTS, "this page asks for too many resources")
         self._fetched += 1
-        policy = self.policies.get(url, self.referrer_policy)
-        return Fetch(url, Destination(use.value), self.referrer, policy)
+        referrer = self.referrers.get(url, self.referrer)
+        return Fetch(url, Destination(use.value), referrer.url, referrer.policy)
 
     def _take(self, fetched: Fetched, fds: Descriptors, use: Use, found: Found) -> _Resource | None:
         body = blobs.unpack(fetched.body, fds, MAX_BODY)
         if not 200 <= fetched.status < 300:
             return None
-        return self._judge(body, fetched.content_type, use, References(fetched.url, self.adopt, found))
+        # A style sheet asks in its own name, by its own policy; what it says is not the document's word.
+        policy = referrer_policy_of(fetched.headers) or ReferrerPolicy.STRICT_ORIGIN_WHEN_CROSS_ORIGIN
+        references = References(
+            fetched.url, self.adopt, found, Referrer(without_fragment(fetched.url), policy)
+        )
+        return self._judge(body, fetched.content_type, use, references)
 
     def _judge(self, body: bytes, content_type: str, use: Use, references: References) -> _Resource | None:
         """What ``body`` really is; ``None`` for what is of no use."""

@@ -52,7 +52,7 @@ class _Fetching:
         self._done = 0
 
     def start(self, found: Found, depth: int) -> None:
-        self._resources.policies |= found.policies
+        self._resources.referrers = found.referrers | self._resources.referrers
         if depth <= MAX_IMPORTS:
             self._each(found.styles, Use.STYLE, depth)
         self._each(found.images, Use.IMAGE, depth, decode=True)

@@ -6,6 +6,7 @@ import base64
 import binascii
 import re
 import urllib.parse
+from collections.abc import Iterable
 
 import ada_url
 
@@ -18,6 +19,7 @@ __all__ = [
     "is_data",
     "parse_data",
     "referrer_policy",
+    "referrer_policy_of",
     "resolve",
     "without_fragment",
 ]
@@ -82,6 +84,11 @@ def referrer_policy(text: str) -> ReferrerPolicy | None:
     names = [name.strip().lower() for name in text[:_MAX_POLICY].split(",")]
     known = [_POLICIES[name] for name in names if name in _POLICIES]
     return known[-1] if known else None
+
+
+def referrer_policy_of(headers: Iterable[tuple[str, str]]) -> ReferrerPolicy | None:
+    """What the ``Referrer-Policy`` headers of a response say."""
+    return referrer_policy(",".join(value for name, value in headers if name == "referrer-policy"))
 
 
 _MAX_POLICY = 1000  # characters
