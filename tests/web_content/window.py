@@ -57,8 +57,8 @@ def picture(color: tuple[int, ...], size: tuple[int, int] = (20, 20), form: str 
 
 
 class Window:
-    """One page. ``site`` maps a URL to what its server answers, with ``headers``; ``asked`` and ``decoded`` are what was
-    asked of the peers: every request of the page, and the bytes of every image that it gave to a decoder."""
+    """One page. ``site`` maps a URL to what its server answers, with ``headers``; ``asked`` and ``decoded`` are what
+    was asked of the peers: every request of the page, and the bytes of every image that it gave to a decoder."""
 
     def __init__(self, run: Run, child: ChildProcess, page: Channel) -> None:
         self._run = run
