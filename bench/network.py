@@ -57,7 +57,7 @@ async def ours(site: Site) -> AsyncIterator[tuple[Get, ChildProcess]]:
     """A request_server of a browser, and how to ask it."""
     network = NetworkPolicy(allow_hosts=site.hosts)
     async with AsyncBrowser(network=network, ca_certs=site.roots) as browser:
-        options = Options(user_agent="bench", max_requests=100_000, max_total_bytes=2**40)
+        options = Options(user_agent="bench", max_requests=100_000, max_total_bytes=2**40, for_browser=True)
         child = await browser._running().fork_request_server(options, {})
         connection = Connection(Channel(child.channel.detach()), REQUESTS, "client")
 

@@ -76,7 +76,8 @@ def authority() -> Authority:
 @pytest.fixture(scope="session")
 def client(authority: Authority) -> Opener:
     """``async with client(max_redirects=3) as c``: a client with these limits, which trusts ``authority``.
-    ``announce`` is what is asked before a document is fetched."""
+    ``announce`` is what is asked before a document is fetched. Unless ``for_browser=False``, nobody's rights are
+    looked at."""
     context = tls.context(authority.roots)
 
     @contextlib.asynccontextmanager
@@ -84,7 +85,7 @@ def client(authority: Authority) -> Opener:
         ours, theirs = Channel.pair()
         lookup = Connection(theirs, LOOKUP, "server", {Connect: connect})
         asking = Connection(ours, LOOKUP, "client")
-        options = Options(user_agent="Cloister tests", **limits)
+        options = Options(user_agent="Cloister tests", **{"for_browser": True, **limits})
         made = Client(options, Dialer(asking, context, options.request_timeout / 1000).dial, announce)
         try:
             yield Fetcher(made)

@@ -67,7 +67,8 @@ def peer(handler: Handler) -> Iterator[int]:
 async def led_to(
     port: int, *, http_2: bool = False, announce: Announce = nobody_minds, **options: Any
 ) -> AsyncIterator[Fetcher]:
-    """A client that finds every host at ``port``. With ``http_2`` that is what https:// URLs are spoken to by."""
+    """A client that finds every host at ``port``. With ``http_2`` that is what https:// URLs are spoken to by. Unless
+    ``for_browser=False``, nobody's rights are looked at."""
 
     async def dial(url: ada_url.URL, protocols: Sequence[str] = tls.PROTOCOLS) -> Link:
         made = socket.create_connection(("127.0.0.1", port), timeout=_WAIT)
@@ -76,7 +77,8 @@ async def led_to(
             link.protocol = "h2"
         return link
 
-    client = Client(Options(user_agent="Cloister tests", **options), dial, announce)
+    given = Options(user_agent="Cloister tests", **{"for_browser": True, **options})
+    client = Client(given, dial, announce)
     try:
         yield Fetcher(client)
     finally:

@@ -9,6 +9,7 @@ import socket
 import pytest
 from tests.request_server.peers import led_to, peer, read_head
 
+from cloister.errors import RequestFailed
 from cloister.interfaces.request_server import Credentials, Destination, Fetch
 from cloister.request_server.credentials import Keyring
 from cloister.request_server.urls import parse
@@ -51,7 +52,7 @@ class Site:
         """The statuses of these fetches, one after another."""
 
         async def run() -> list[int]:
-            async with led_to(port, announce=allow) as made:
+            async with led_to(port, announce=allow, for_browser=False) as made:
                 return [
                     (await made.fetch(Fetch(url, destination, **fetch))).response.status  # type: ignore[arg-type]
                     for url, destination in asked
@@ -98,7 +99,9 @@ def test_other_origins_get_nothing() -> None:
 
 def test_another_sites_page_does_not_get_what_is_behind_the_password() -> None:
     site = Site()
-    assert site.visit(("http://evil.example/open", HOME), ("http://site.example/i.png", IMAGE)) == [200, 401]
+    with pytest.raises(RequestFailed, match="another origin"):
+        site.visit(("http://evil.example/open", HOME), ("http://site.example/i.png", IMAGE))
+    assert len(site.seen) == 2
     assert not any(said for *_, said in site.seen)
 
 

@@ -72,7 +72,7 @@ def run(work: Callable[[Client, Dials], object]) -> Keeper:
 
     async def all_of_it() -> None:
         dials = Dials(port)
-        client = Client(Options(user_agent="Cloister tests"), dials.dial, nobody_minds)
+        client = Client(Options(user_agent="Cloister tests", for_browser=True), dials.dial, nobody_minds)
         try:
             await work(client, dials)  # type: ignore[misc]
         finally:

@@ -218,7 +218,7 @@ def test_it_asks_the_browser_before_it_speaks_to_a_documents_server() -> None:
 def test_a_large_body_comes_in_a_sealed_memfd(authority: Authority) -> None:
     async def run() -> None:
         async with start(authority.roots) as child:
-            url = Fetch(site.url("/large"), Destination.IMAGE)
+            url = Fetch(site.url("/large"), Destination.DOCUMENT)
             reply, fds = await child.page.request(url, timeout=TIMEOUT)
             assert reply.body.inline is None
             assert reply.body.size > INLINE_LIMIT

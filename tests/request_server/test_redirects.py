@@ -13,7 +13,8 @@ from cloister.errors import RequestFailed
 from cloister.interfaces.base import FailureCode
 from cloister.interfaces.request_server import Destination, Fetch, ReferrerPolicy
 from cloister.request_server.exchange import BadResponse, Headers
-from cloister.request_server.redirects import Step, follow
+from cloister.request_server.redirects import follow
+from cloister.request_server.step import Step
 from cloister.request_server.urls import parse
 
 OWN: Headers = [(b"Authorization", b"Bearer x"), (b"Content-Type", b"text/plain"), (b"X-Own", b"1")]
@@ -74,7 +75,7 @@ def test_the_method_and_with_it_the_body_go_along_or_do_not(method: str, status:
 def test_authorization_stays_with_its_origin(location: str, is_told: bool) -> None:
     further = followed("GET", 302, location)
     assert (b"Authorization" in dict(further.headers)) is is_told
-    assert further.has_left is not is_told
+    assert further.is_tainted is not is_told
     assert not further.url.username
     assert not further.url.password
 
@@ -178,7 +179,7 @@ def test_a_redirect_may_say_what_its_target_is_told(said: bytes, policy: Referre
 
 
 def test_a_post_that_is_redirected_is_a_post_there_or_a_get() -> None:
-    """On the wire, with what frames its body, and with what says where it comes from."""
+    """On the wire, with what frames its body, and with what says which page it comes from."""
     heads: list[bytes] = []
 
     def serve(connection: socket.socket, _number: int) -> None:
@@ -213,17 +214,14 @@ def test_a_post_that_is_redirected_is_a_post_there_or_a_get() -> None:
         assert head.startswith(b"POST /30")
         assert b"Content-Type: text/x" in head
         assert b"Authorization: Bearer x" in head
-        assert b"Origin: http://a.example\r\n" in head
         assert b"Referer: http://a.example/page\r\n" in head
     assert kept.startswith(b"POST /done")
     assert b"Content-Length: 4" in kept
-    assert b"Origin: null\r\n" in kept
     assert b"Referer: http://a.example/\r\n" in kept
     assert b"Bearer" not in kept
     assert changed.startswith(b"GET /done")
     assert b"Content-Length" not in changed
     assert b"Content-Type" not in changed
-    assert b"Origin" not in changed
 
 
 def test_a_redirect_to_itself_is_followed_as_long_as_it_counts() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cloister.interfaces.request_server import ReferrerPolicy
-from cloister.request_server.referrers import origin, policy_of, referrer
+from cloister.request_server.referrers import policy_of, referrer
 from cloister.request_server.urls import parse
 
 
@@ -56,21 +56,6 @@ def test_a_policy_says_who_learns_what(policy: str, same: str, other: str, down:
 
 def test_a_very_long_page_is_told_by_its_origin() -> None:
     assert referrer("https://a.example/" + "x" * 5000, parse(SAME)) == SHORT
-
-
-@pytest.mark.parametrize(
-    ("source", "target", "has_left", "told"),
-    [
-        (PAGE, SAME, False, "https://a.example"),
-        (PAGE, OTHER, False, "https://a.example"),
-        (PAGE, DOWN, False, "null"),
-        (PAGE, SAME, True, "null"),
-        ("about:blank", SAME, False, "null"),
-    ],
-)
-def test_who_changes_something_says_from_where(source: str, target: str, has_left: bool, told: str) -> None:
-    policy = ReferrerPolicy.STRICT_ORIGIN_WHEN_CROSS_ORIGIN
-    assert origin(source, parse(target), policy, has_left=has_left) == told
 
 
 def test_the_last_policy_that_is_known_counts() -> None:

@@ -185,8 +185,8 @@ def test_a_redirect_to_http_is_mixed_too() -> None:
         server.until_closed()
 
     async def run() -> RequestFailed | Fetched:
-        async with led_to(port, http_2=True) as made:
-            return await outcome(made.fetch(Fetch("https://a.example/", Destination.STYLE, referrer=PAGE)))
+        async with led_to(port, http_2=True, document=PAGE, for_browser=False) as made:
+            return await outcome(made.fetch(Fetch(PAGE, Destination.STYLE)))
 
     with peer(serve) as port:
         failed = asyncio.run(run())

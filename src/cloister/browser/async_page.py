@@ -260,6 +260,7 @@ class AsyncPage:
         renderer.work_for(site_of(entry.url))
         renderer.on_progress = lambda done, total: self._emit("progress", done, total)
         renderer.expects_document = entry.will_fetch
+        renderer.base_url = "" if entry.will_fetch else entry.url
         request, fds = entry.message()
         try:
             loaded, _ = await self._ask(request, fds, deadline=deadline, timeout=timeout)

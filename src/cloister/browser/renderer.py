@@ -71,6 +71,8 @@ class Renderer:
         self.credentials_of: Callable[[str], Credentials | None] = lambda _url: None
         self.expects_document = False
         """Whether a document is to be fetched now: only then, and only once, does a request_server get leave to."""
+        self.base_url = ""
+        """What the program says is the URL of a document that is not fetched."""
         self.was_led_elsewhere = False
         """Whether a redirect led out of the site that the process is kept to."""
         self._document_urls: list[str] = []
@@ -163,7 +165,12 @@ class Renderer:
         self.content.settle()
 
     def _fork_request_server(self) -> Coroutine[None, None, ChildProcess]:
-        return self._processes.fork_request_server(self._network, {DocumentFrom: self._document_from})
+        """With the page that it works for: a page says what it likes. What was not fetched from a URL does not get at
+        what that URL's own pages can."""
+        fetched = self.document_url
+        document = fetched if fetched is not None else self.base_url
+        options = msgspec.structs.replace(self._network, document=document, is_opaque=fetched is None)
+        return self._processes.fork_request_server(options, {DocumentFrom: self._document_from})
 
     def _fork_request_server_ahead(self) -> None:
         self._next_request_server = asyncio.ensure_future(self._fork_request_server())

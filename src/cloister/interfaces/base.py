@@ -123,6 +123,8 @@ class FailureCode(enum.StrEnum):
     BAD_REQUEST = "bad_request"  # a method or a header that no page may use
     BAD_URL = "bad_url"
     MIXED_CONTENT = "mixed_content"  # over http, for a page that came by https
+    CORS_REFUSED = "cors_refused"  # another origin, which did not agree that this page reads it
+    CROSS_ORIGIN_BLOCKED = "cross_origin_blocked"  # another origin's, and not what a page may show unasked
     UNSUPPORTED_SCHEME = "unsupported_scheme"
     UNSUPPORTED_TYPE = "unsupported_type"
     # images and pages

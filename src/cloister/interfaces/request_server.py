@@ -1,6 +1,7 @@
 """web_content ── request_server: one per page load, so all it holds belongs to that page.
 
-And browser ── request_server, which asks before it fetches a document.
+And browser ── request_server, which asks before it fetches a document: so it knows whose requests they are from the
+browser, whatever the page says.
 """
 
 from __future__ import annotations
@@ -20,14 +21,17 @@ __all__ = [
     "REQUEST_CONTROL",
     "ClientHints",
     "Credentials",
+    "CredentialsMode",
     "Destination",
     "DocumentAllowed",
     "DocumentFrom",
     "Fetch",
     "Fetched",
+    "Mode",
     "Options",
     "PreloadOptions",
     "ReferrerPolicy",
+    "ResponseType",
 ]
 
 HeaderName = Annotated[str, Meta(min_length=1, max_length=128)]
@@ -50,6 +54,33 @@ class Destination(enum.StrEnum):
     STYLE = "style"
     IMAGE = "image"
     FONT = "font"
+    SCRIPT = "script"
+    EMPTY = "empty"  # for the page's own code: the standard's ""
+
+
+class Mode(enum.StrEnum):
+    """By which rules another origin is asked (Fetch standard, "request mode")."""
+
+    NO_CORS = "no-cors"  # what it answers is shown at most
+    CORS = "cors"  # it has to agree that the page reads it
+    SAME_ORIGIN = "same-origin"  # it is not asked
+    NAVIGATE = "navigate"
+
+
+class CredentialsMode(enum.StrEnum):
+    """To whom a request says who the user is (Fetch standard, "request credentials mode")."""
+
+    OMIT = "omit"
+    SAME_ORIGIN = "same-origin"
+    INCLUDE = "include"
+
+
+class ResponseType(enum.StrEnum):
+    """How much of a response a page has (Fetch standard, "response type")."""
+
+    BASIC = "basic"  # all of it: its own origin's, or its document
+    CORS = "cors"  # what that origin said
+    OPAQUE = "opaque"  # what can be shown of another origin's, and only to show it
 
 
 class ReferrerPolicy(enum.StrEnum):
@@ -88,7 +119,12 @@ class PreloadOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Start options: the limits of one page load, set by the browser and by nobody else."""
+    """Start options: the limits of one page load, and whose it is; set by the browser and by nobody else.
+
+    ``document`` is the URL of the page's document, or "" where there is none yet: the one that the browser allows next
+    takes its place. ``is_opaque`` where the page is not of that URL's origin, though it is told as the referrer: what
+    set_content() was given. ``for_browser`` where no page asks, but the browser itself: nothing is kept from it.
+    """
 
     user_agent: Annotated[str, Meta(max_length=512)]
     max_requests: Annotated[int, Meta(ge=1, le=100_000)] = 500
@@ -97,25 +133,35 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_total_bytes: ByteCount = 256 * 1024 * 1024  # of all decoded bodies
     request_timeout: Milliseconds = 30_000
     client_hints: ClientHints | None = None
+    document: Annotated[str, Meta(max_length=8192)] = ""
+    is_opaque: bool = False
+    for_browser: bool = False
 
 
 class Fetched(Reply, frozen=True):
-    """``url`` is where the redirects ended. ``headers`` are lower-case, 8 KiB together at most."""
+    """``url`` is where the redirects ended. ``headers`` are lower-case, 8 KiB together at most.
+
+    Of an ``OPAQUE`` one there is nothing but the body and its type: ``status`` is 0, ``headers`` are none, and ``url``
+    is where a stylesheet is, whose URLs hang on it, or what was asked for.
+    """
 
     url: Url
-    status: Annotated[int, Meta(ge=100, le=999)]
+    status: Annotated[int, Meta(ge=0, le=999)]
     content_type: HeaderValue  # the whole header, or ""
     headers: Annotated[tuple[tuple[HeaderName, HeaderValue], ...], Meta(max_length=128)]
     body: Blob
     requests: Annotated[int, Meta(ge=1, le=1000)] = 1  # 1 + redirects
+    kind: ResponseType = ResponseType.BASIC
 
 
 class Fetch(Request[Fetched], frozen=True):
     """Ask for ``url``. Any status is a reply; a Failure means that there is no response.
 
     ``referrer`` is the document that asks, in full: how much of it the server is told is ``referrer_policy``'s to
-    say, and from a document of https nothing is fetched over http. ``headers`` go along with our own. Fails with
-    BAD_REQUEST for a method or a header that the Fetch standard forbids a page.
+    say. It has to be of the origin that the browser says the document is of; what the page may have is decided by
+    that origin alone. ``headers`` go along with our own. ``mode`` and ``credentials`` are of no account for a
+    DOCUMENT. Fails with BAD_REQUEST for what the Fetch standard lets no page ask for, with CORS_REFUSED where another
+    origin did not agree, and with CROSS_ORIGIN_BLOCKED where its answer is not what it was asked for as.
     """
 
     url: Url
@@ -125,6 +171,8 @@ class Fetch(Request[Fetched], frozen=True):
     method: Method = "GET"
     headers: Annotated[tuple[tuple[HeaderName, HeaderValue], ...], Meta(max_length=64)] = ()
     body: Blob = Blob(0, b"")
+    mode: Mode = Mode.NO_CORS
+    credentials: CredentialsMode = CredentialsMode.INCLUDE
 
 
 class DocumentAllowed(Reply, frozen=True):

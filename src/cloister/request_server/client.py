@@ -11,13 +11,14 @@ import msgspec
 
 from ..errors import BadMessage, ChannelClosed, RequestFailed
 from ..interfaces.base import FailureCode
-from ..interfaces.request_server import Credentials, Destination, Fetch, Options
-from . import headers, redirects, referrers, upgrades, urls
+from ..interfaces.request_server import Credentials, Destination, Fetch, Mode, Options, ResponseType
+from . import cors, headers, orb, redirects, referrers, upgrades, urls
 from .body import Body
 from .credentials import Keyring
-from .exchange import Answer, Asked, Broken, Unwelcome
+from .exchange import Answer, Asked, Broken, Headers, Unwelcome
 from .pool import Dial, Pool
-from .redirects import Step
+from .preflight import Preflights, question
+from .step import OPAQUE_ORIGIN, Step, Tainting
 
 __all__ = ["Announce", "Client", "Response"]
 
@@ -29,15 +30,16 @@ Announce = Callable[[str, int], Awaitable[Credentials | None]]
 
 
 class Response(msgspec.Struct, frozen=True):
-    """What a fetch came to, once its head is there. ``url`` is where the redirects ended, ``body`` is decoded and read
-    by whoever wants it."""
+    """What a fetch came to, once its head is there: as :class:`Fetched`. ``body`` is decoded, and read by whoever
+    wants it; what another origin keeps from the page ends in a :class:`RequestFailed` then."""
 
     url: str
     status: int
     content_type: str
     headers: tuple[tuple[str, str], ...]
-    body: Body
+    body: AsyncIterator[bytes]
     requests: int
+    kind: ResponseType = ResponseType.BASIC
 
 
 class Client:
@@ -55,8 +57,9 @@ class Client:
         self._pool = Pool(dial)
         self._strict_transport = upgrades.StrictTransport()
         self._keyring = Keyring()
-        self._document_origin = ""
-        """Of the page's document, or of where its redirects have led so far."""
+        self._page = cors.Page.of(options)
+        """Its document is where its redirects have led so far."""
+        self._preflights = Preflights()
 
     def close(self) -> None:
         """Close every connection."""
@@ -70,9 +73,7 @@ class Client:
         Raises :class:`RequestFailed`; any HTTP status is a response.
         """
         seconds = self._options.request_timeout / 1000
-        url = urls.parse(fetch.url)
-        step = Step(url, headers.method(fetch), headers.own(fetch), body, fetch.referrer_policy)
-        under_way = _UnderWay(step)
+        under_way = _UnderWay(self._first(fetch, body))
         try:
             async with asyncio.timeout(seconds):
                 response = await self._follow(fetch, under_way)
@@ -102,17 +103,31 @@ class Client:
             failure = error
         finally:
             under_way.close()
+        if under_way.step.tainting is not Tainting.BASIC:  # what it would say is another origin's
+            raise RequestFailed(
+                failure.code, f"{urls.parse(fetch.url).host}, asked for another origin: {failure.code}"
+            )
         if under_way.redirects:
             shown = urls.shown(under_way.step.url.href)
             raise RequestFailed(failure.code, f"redirected to {shown}: {failure.detail}")
         raise failure
+
+    def _first(self, fetch: Fetch, body: bytes) -> Step:
+        """What is asked first. Raises :class:`RequestFailed` for what no page may ask."""
+        url, method, own = urls.parse(fetch.url), headers.method(fetch), headers.own(fetch)
+        if self._options.for_browser:
+            return Step(url, method, own, body, fetch.referrer_policy)
+        cors.check_request(fetch, self._page, method, own)
+        mode = cors.mode_of(fetch)
+        origin = OPAQUE_ORIGIN if mode is Mode.NAVIGATE else self._page.origin
+        return Step(url, method, own, body, fetch.referrer_policy, origin, mode, fetch.credentials)
 
     async def _follow(self, fetch: Fetch, under_way: _UnderWay) -> Response:
         while True:
             step = under_way.step
             answer = await self._ask(fetch, under_way)
             if (further := redirects.follow(step, answer.status, answer.headers)) is None:
-                return self._response(under_way, answer)
+                return self._response(fetch, under_way, answer)
             if under_way.redirects == self._options.max_redirects:
                 raise RequestFailed(
                     FailureCode.TOO_MANY_REDIRECTS,
@@ -124,39 +139,62 @@ class Client:
     async def _ask(self, fetch: Fetch, under_way: _UnderWay) -> Answer:
         """One step: its answer, whatever it says. Credentials that a server asks for are sent."""
         url = self._strict_transport.upgraded(under_way.step.url)
-        url = upgrades.without_mixed_content(url, fetch.destination, fetch.referrer)
+        if not self._options.for_browser:
+            url = upgrades.without_mixed_content(url, fetch.destination, self._page.url)
         step = under_way.step = msgspec.structs.replace(under_way.step, url=url)
+        step = under_way.step = cors.entered(step)
         self._count()
         if fetch.destination is Destination.DOCUMENT:
             credentials = await self._announce(url.href, under_way.redirects)
             if credentials is not None:
                 self._keyring.add(url, credentials)
-            self._document_origin = urls.origin(url)
+            self._page = cors.Page(url)
+        if self._preflights.needs(step):
+            await self._ask_before(fetch, under_way)
         answer = under_way.answer = await self._pool.ask(self._asked(fetch, step))
-        may_use = self._may_use_credentials(step)
+        may_use = self._may_use_password(step)
         if answer.status == 401 and may_use and self._keyring.unlocks(url, answer.headers):
             await _discard(answer)
             self._count()
             answer = under_way.answer = await self._pool.ask(self._asked(fetch, step))
         self._strict_transport.note(url, answer.headers)
+        cors.check_answer(step, answer.headers)
         return answer
+
+    async def _ask_before(self, fetch: Fetch, under_way: _UnderWay) -> None:
+        """Have another origin agree to a request that only its own pages could make without CORS."""
+        step = under_way.step
+        self._count()
+        asked = headers.request(step.url, Destination.EMPTY, self._options) + question(step)
+        asked += self._said_of_page(fetch, step)
+        answer = under_way.answer = await self._pool.ask(Asked("OPTIONS", step.url, asked))
+        cors.check_answer(step, answer.headers)
+        self._preflights.note(step, answer.status, answer.headers)
+        await _discard(answer)
 
     def _asked(self, fetch: Fetch, step: Step) -> Asked:
         asked = headers.request(step.url, fetch.destination, self._options, step.headers)
-        if told := referrers.referrer(fetch.referrer, step.url, step.policy):
-            asked.append((b"Referer", told.encode()))
-        if step.method not in {"GET", "HEAD"}:
-            origin = referrers.origin(fetch.referrer, step.url, step.policy, has_left=step.has_left)
-            asked.append((b"Origin", origin.encode()))
-        if self._may_use_credentials(step) and (mine := self._keyring.header(step.url)):
+        asked += self._said_of_page(fetch, step)
+        if self._may_use_password(step) and (mine := self._keyring.header(step.url)):
             asked.append((b"Authorization", mine))
         return Asked(step.method, step.url, asked, step.body)
 
-    def _may_use_credentials(self, step: Step) -> bool:
+    def _said_of_page(self, fetch: Fetch, step: Step) -> Headers:
+        said: Headers = []
+        if told := referrers.referrer(fetch.referrer, step.url, step.policy):
+            said.append((b"Referer", told.encode()))
+        if self._options.for_browser:
+            return said
+        if origin := cors.origin_header(step):
+            said.append((b"Origin", origin.encode()))
+        return said + headers.metadata(step, fetch.destination)
+
+    def _may_use_password(self, step: Step) -> bool:
         """Only for the page's document, and for what is of its origin: a page may not have another site's secrets
         fetched by our password. What the page itself says goes first."""
-        is_own = urls.origin(step.url) == self._document_origin
-        return is_own and not any(name.lower() == b"authorization" for name, _ in step.headers)
+        is_own = urls.origin(step.url) == self._page.origin
+        says_nothing = not any(name.lower() == b"authorization" for name, _ in step.headers)
+        return is_own and says_nothing and cors.sends_credentials(step)
 
     def _count(self) -> None:
         if not self._requests_left:
@@ -165,21 +203,25 @@ class Client:
             )
         self._requests_left -= 1
 
-    def _response(self, under_way: _UnderWay, answer: Answer) -> Response:
-        url = under_way.step.url
+    def _response(self, fetch: Fetch, under_way: _UnderWay, answer: Answer) -> Response:
+        step = under_way.step
+        url = step.url
         limit = self._options.max_response_bytes
         too_large = RequestFailed(
             FailureCode.TOO_LARGE,
             f"{url.host} sent more than {limit:,} bytes; that is the limit of a response",
         )
-        return Response(
+        whole = Response(
             url=url.href,
             status=answer.status,
             content_type=headers.content_type(answer.headers),
-            headers=headers.forwarded(answer.headers),
+            headers=headers.forwarded(
+                answer.headers, lambda name: cors.is_exposed(step, answer.headers, name)
+            ),
             body=Body(answer, self._spend, limit, too_large),
             requests=under_way.redirects + 1,
         )
+        return whole if self._options.for_browser else _for_page(whole, fetch, step, answer.headers)
 
     def _spend(self, size: int) -> None:
         if size > self._bytes_left:
@@ -188,6 +230,27 @@ class Client:
                 f"all that this page fetched exceeds {self._options.max_total_bytes:,} bytes; that is its limit",
             )
         self._bytes_left -= size
+
+
+def _for_page(whole: Response, fetch: Fetch, step: Step, said: Headers) -> Response:
+    """What a page gets of it (Fetch standard, "filtered response")."""
+    destination = fetch.destination
+    if orb.is_blocked_by_type(destination, said):
+        raise RequestFailed(
+            FailureCode.UNSUPPORTED_TYPE, f"{step.url.host} says that it is nothing to use as {destination}"
+        )
+    if step.tainting is not Tainting.OPAQUE:
+        kind = ResponseType.BASIC if step.tainting is Tainting.BASIC else ResponseType.CORS
+        return msgspec.structs.replace(whole, kind=kind)
+    return Response(
+        url=whole.url if destination is Destination.STYLE else urls.parse(fetch.url).href,
+        status=0,
+        content_type=whole.content_type,
+        headers=(),
+        body=orb.guarded(whole.body, destination, whole.status, said, step.url.host),
+        requests=1,
+        kind=ResponseType.OPAQUE,
+    )
 
 
 class _UnderWay:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import ada_url
@@ -11,10 +11,11 @@ import ada_url
 from ..errors import RequestFailed
 from ..interfaces.base import FailureCode
 from ..interfaces.request_server import ClientHints, Destination, Fetch, Options
-from . import decoding
+from . import decoding, urls
 from .exchange import Headers
+from .step import Relation, Step
 
-__all__ = ["content_type", "forwarded", "method", "own", "request", "values"]
+__all__ = ["content_type", "forwarded", "metadata", "method", "own", "request", "values"]
 
 _NONE: Final[Headers] = []
 
@@ -27,6 +28,13 @@ _ACCEPT = {
     Destination.STYLE: "text/css,*/*;q=0.1",
     Destination.IMAGE: "image/avif,image/webp,image/svg+xml,image/*,*/*;q=0.8",
     Destination.FONT: "*/*",
+    Destination.SCRIPT: "*/*",
+    Destination.EMPTY: "*/*",
+}
+_RELATIONS = {
+    Relation.SAME_ORIGIN: "same-origin",
+    Relation.SAME_SITE: "same-site",
+    Relation.CROSS_SITE: "cross-site",
 }
 
 # RFC 9110, 7.6.1, and what HTTP/1.0 left behind. Cookies stay here: the page has no business with them.
@@ -97,6 +105,22 @@ def request(url: ada_url.URL, destination: Destination, options: Options, own: H
     return [header for name, header in made.items() if name not in replaced] + own
 
 
+def metadata(step: Step, destination: Destination) -> Headers:
+    """What tells a server whose request it is, so that it can refuse other sites' (Fetch Metadata, W3C). A document is
+    asked for by who uses the browser."""
+    if not urls.is_trustworthy(step.url):
+        return []
+    is_document = destination is Destination.DOCUMENT
+    told = {
+        "Sec-Fetch-Site": "none" if is_document else _RELATIONS[step.relation],
+        "Sec-Fetch-Mode": step.mode.value,
+        "Sec-Fetch-Dest": destination.value,
+    }
+    if is_document:
+        told["Sec-Fetch-User"] = "?1"
+    return [(name.encode(), value.encode()) for name, value in told.items()]
+
+
 def own(fetch: Fetch) -> Headers:
     """The headers that the page wants to send. Raises :class:`RequestFailed` (BAD_REQUEST) for what the Fetch standard
     forbids a page: such a header says something of the connection, or in our name."""
@@ -146,8 +170,11 @@ def content_type(headers: Headers) -> str:
     return types[-1] if types and len(types[-1]) <= _MAX_CONTENT_TYPE else ""
 
 
-def forwarded(headers: Headers) -> tuple[tuple[str, str], ...]:
-    """The headers for the page: lower-case names, well-formed, without those that concern the connection only.
+def forwarded(
+    headers: Headers, is_exposed: Callable[[str], bool] = lambda _name: True
+) -> tuple[tuple[str, str], ...]:
+    """The headers for the page that ``is_exposed`` lets pass: lower-case names, well-formed, without those that
+    concern the connection only.
 
     One that does not fit is left out as a whole: half a value may mean something else than all of it.
     """
@@ -155,7 +182,7 @@ def forwarded(headers: Headers) -> tuple[tuple[str, str], ...]:
     kept: list[tuple[str, str]] = []
     for name, value in _visible(headers):
         size = len(name) + len(value.encode())
-        if size <= left and len(kept) < MAX_FORWARDED:
+        if is_exposed(name) and size <= left and len(kept) < MAX_FORWARDED:
             kept.append((name, value))
             left -= size
     return tuple(kept)

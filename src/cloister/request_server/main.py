@@ -90,6 +90,7 @@ def main(start: Start) -> None:
                 headers=response.headers,
                 body=body,
                 requests=response.requests,
+                kind=response.kind,
             )
             return reply, given
 

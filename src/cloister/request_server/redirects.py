@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import ada_url
 import msgspec
 
 from ..errors import RequestFailed
-from ..interfaces.request_server import ReferrerPolicy
 from . import urls
 from .exchange import BadResponse, Headers
 from .headers import values
 from .referrers import policy_of
+from .step import Step
 
-__all__ = ["Step", "follow"]
+__all__ = ["follow"]
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _ABOUT_THE_BODY = frozenset({b"content-encoding", b"content-language", b"content-location", b"content-type"})
-
-
-class Step(msgspec.Struct, frozen=True):
-    """One request of a fetch. ``headers`` are the page's own."""
-
-    url: ada_url.URL
-    method: str
-    headers: Headers
-    body: bytes
-    policy: ReferrerPolicy
-    has_left: bool = False
-    """Whether another origin has had a say in where it goes."""
 
 
 def follow(step: Step, status: int, headers: Headers) -> Step | None:
@@ -52,4 +39,12 @@ def follow(step: Step, status: int, headers: Headers) -> Step | None:
     if leaves:
         own = [(name, value) for name, value in own if name.lower() != b"authorization"]
     policy = policy_of(values(headers, "referrer-policy")) or step.policy
-    return Step(url, method, own, body, policy, step.has_left or leaves)
+    return msgspec.structs.replace(
+        step,
+        url=url,
+        method=method,
+        headers=own,
+        body=body,
+        policy=policy,
+        is_tainted=step.is_tainted or (leaves and urls.origin(step.url) != step.origin),
+    )

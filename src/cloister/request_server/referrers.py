@@ -1,4 +1,4 @@
-"""What a server is told of the page that asks (Referrer Policy, W3C; the Origin header, Fetch standard)."""
+"""What a server is told of the page that asks (Referrer Policy, W3C)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..errors import RequestFailed
 from ..interfaces.request_server import ReferrerPolicy
 from . import urls
 
-__all__ = ["origin", "policy_of", "referrer"]
+__all__ = ["policy_of", "referrer"]
 
 _MAX = 4096  # characters; of a longer URL, its origin is told
 
@@ -48,10 +48,3 @@ def referrer(
         ReferrerPolicy.STRICT_ORIGIN_WHEN_CROSS_ORIGIN: whole if is_same else safely,
         ReferrerPolicy.UNSAFE_URL: whole,
     }[policy]
-
-
-def origin(source: str, target: ada_url.URL, policy: ReferrerPolicy, *, has_left: bool) -> str:
-    """The Origin of a request that changes something; "null" where ``policy`` hides it, and once another origin had
-    a say in where it goes."""
-    told = referrer(source, target, policy)
-    return "null" if has_left or not told else urls.origin(urls.parse(source))

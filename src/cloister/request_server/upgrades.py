@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import time
 from collections.abc import Callable
@@ -38,7 +37,7 @@ class StrictTransport:
         """Read what a response of ``url`` says of it."""
         found = values(headers, "strict-transport-security")
         host = url.hostname.removesuffix(".")
-        if not found or url.protocol != "https:" or _is_address(host):
+        if not found or url.protocol != "https:" or urls.is_address(host):
             return
         directives = _directives(found[0])  # the first one counts (8.1)
         age = directives.get("max-age", "")
@@ -71,14 +70,11 @@ def without_mixed_content(url: ada_url.URL, destination: Destination, page: str)
     """``url`` as the page at ``page`` may ask for it: a page that came by https gets images by https, and nothing
     else over http. Raises :class:`RequestFailed` (MIXED_CONTENT)."""
     is_mixed = (
-        destination is not Destination.DOCUMENT
-        and url.protocol == "http:"
-        and page.startswith("https:")
-        and not _is_local(url.hostname)
+        destination is not Destination.DOCUMENT and page.startswith("https:") and not urls.is_trustworthy(url)
     )
     if not is_mixed:
         return url
-    if destination is Destination.IMAGE and not _is_address(url.hostname):
+    if destination is Destination.IMAGE and not urls.is_address(url.hostname):
         return _with_https(url)
     raise RequestFailed(
         FailureCode.MIXED_CONTENT,
@@ -109,19 +105,3 @@ def _directives(value: str) -> dict[str, str]:
         found[name] = match[2] if match[2] is not None else match[3] or ""
         position = match.end()
     return found
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host.strip("[]"))
-    except ValueError:
-        return False
-    return True
-
-
-def _is_local(host: str) -> bool:
-    """Potentially trustworthy though it is http (Secure Contexts, 3.1)."""
-    host = host.removesuffix(".")
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    return _is_address(host) and ipaddress.ip_address(host.strip("[]")).is_loopback

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
+
 import ada_url
 
 from ..errors import RequestFailed
 from ..interfaces.base import FailureCode
 
-__all__ = ["SCHEMES", "origin", "parse", "port", "redirect", "shown"]
+__all__ = ["SCHEMES", "is_address", "is_trustworthy", "origin", "parse", "port", "redirect", "shown"]
 
 SCHEMES = {"http": 80, "https": 443}
 
@@ -63,6 +65,24 @@ def port(url: ada_url.URL) -> int:
 def origin(url: ada_url.URL) -> str:
     """Scheme, host and port: what the same-origin policy compares."""
     return str(url.origin)
+
+
+def is_address(host: str) -> bool:
+    """Whether a host is no name."""
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
+def is_trustworthy(url: ada_url.URL) -> bool:
+    """Whether nobody on the way reads or changes what goes there: https, and this machine itself ("potentially
+    trustworthy URL", Secure Contexts, 3.2)."""
+    host = url.hostname.removesuffix(".")
+    if url.protocol == "https:" or host == "localhost" or host.endswith(".localhost"):
+        return True
+    return is_address(host) and ipaddress.ip_address(host.strip("[]")).is_loopback
 
 
 def shown(url: str) -> str:

@@ -51,7 +51,7 @@ async def _fetch(url: str, said: bytes, protocol: str) -> None:
         async def announce(_url: str, _redirects: int) -> None:
             pass
 
-        client = Client(Options(user_agent="warm-up"), dial, announce)
+        client = Client(Options(user_agent="warm-up", document=url), dial, announce)
         async with client.open(Fetch(url, Destination.DOCUMENT, referrer=url)) as response:
             async for _ in response.body:
                 pass

@@ -15,7 +15,15 @@ import plutoprint
 
 from ..errors import CloisterError, RequestFailed
 from ..interfaces.base import FailureCode
-from ..interfaces.request_server import Destination, Fetch, Fetched, ReferrerPolicy
+from ..interfaces.request_server import (
+    CredentialsMode,
+    Destination,
+    Fetch,
+    Fetched,
+    Mode,
+    ReferrerPolicy,
+    ResponseType,
+)
 from ..ipc import Descriptors
 from ..ipc import blob as blobs
 from . import document as documents
@@ -76,6 +84,7 @@ class Resources(plutoprint.ResourceFetcher):
         self.missing = 0
         self.referrer = Referrer()  # the document, where it has a URL
         self.referrers: dict[str, Referrer] = {}  # who else asks for what
+        self.uses: dict[str, Use] = {}  # of URLs that are no images
         self._requests = requests
         self._decoders = decoders
         self._known: dict[str, _Resource | None] = {}
@@ -180,8 +189,8 @@ class Resources(plutoprint.ResourceFetcher):
         if not url.startswith(("http://", "https://")):
             return
         self.missing += 1  # until it is there
-        fetched, fds = self._requests.request_blocking(self._request(url, Use.IMAGE), timeout=_TIMEOUT)
-        use = Use.STYLE if documents.essence(fetched.content_type) == "text/css" else Use.IMAGE
+        use = self.uses.get(url, Use.IMAGE)
+        fetched, fds = self._requests.request_blocking(self._request(url, use), timeout=_TIMEOUT)
         self._known[url] = self._take(fetched, fds, use, Found())
         if self._known[url] is not None:
             self.missing -= 1
@@ -198,11 +207,16 @@ class Resources(plutoprint.ResourceFetcher):
             raise RequestFailed(FailureCode.TOO_MANY_REQUESTS, "this page asks for too many resources")
         self._fetched += 1
         referrer = self.referrers.get(url, self.referrer)
-        return Fetch(url, Destination(use.value), referrer.url, referrer.policy)
+        destination = Destination(use.value)
+        if use is Use.FONT:
+            mode, credentials = Mode.CORS, CredentialsMode.SAME_ORIGIN
+        else:
+            mode, credentials = Mode.NO_CORS, CredentialsMode.INCLUDE
+        return Fetch(url, destination, referrer.url, referrer.policy, mode=mode, credentials=credentials)
 
     def _take(self, fetched: Fetched, fds: Descriptors, use: Use, found: Found) -> _Resource | None:
         body = blobs.unpack(fetched.body, fds, MAX_BODY)
-        if not 200 <= fetched.status < 300:
+        if fetched.kind is not ResponseType.OPAQUE and not 200 <= fetched.status < 300:
             return None
         # A style sheet asks in its own name, by its own policy; what it says is not the document's word.
         policy = referrer_policy_of(fetched.headers) or ReferrerPolicy.STRICT_ORIGIN_WHEN_CROSS_ORIGIN

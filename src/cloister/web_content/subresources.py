@@ -53,6 +53,7 @@ class _Fetching:
 
     def start(self, found: Found, depth: int) -> None:
         self._resources.referrers = found.referrers | self._resources.referrers
+        self._resources.uses |= dict.fromkeys(found.fonts, Use.FONT) | dict.fromkeys(found.styles, Use.STYLE)
         if depth <= MAX_IMPORTS:
             self._each(found.styles, Use.STYLE, depth)
         self._each(found.images, Use.IMAGE, depth, decode=True)
