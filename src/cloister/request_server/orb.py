@@ -2,9 +2,8 @@
 
 A page may show another origin's images and use its style sheets and scripts without being asked whether it may, and so
 may a page's process that was taken over: it says "image", and would read the answer. So nothing gets there but what is
-such a thing. Here that is told by what it was asked for as, which blocks more than browsers do: a style sheet is
-``text/css``, an image has the signature of one or is SVG by its type, a script is one by its type or at least no HTML,
-XML or JSON. What is left over is blocked.
+such a thing, which blocks more than browsers do: a style sheet is ``text/css``, an image has the signature of one or is
+SVG by its type, a script is one by its type and no data at a closer look. What is left over is blocked.
 """
 
 from __future__ import annotations
@@ -65,8 +64,6 @@ _NEVER_BEGINNINGS: Final = (
 )
 """Documents, archives and data, which no page shows by referring to them ("opaque-blocklisted-never-sniffed")."""
 
-_MEDIA: Final = ("image/", "audio/", "video/", "font/")
-
 
 def essences(headers: Headers) -> list[str]:
     """The types that ``Content-Type`` headers name, without parameters, in lower case."""
@@ -107,7 +104,7 @@ def allows(destination: Destination, status: int, headers: Headers, head: bytes)
         return last == "text/css" and not any(map(_is_markup_or_data, types))
     if destination is Destination.IMAGE:
         return _is_image(last, types, headers, head)
-    return destination is Destination.SCRIPT and _is_script(last, types, headers, head)
+    return destination is Destination.SCRIPT and _is_script(last, types, head)
 
 
 def _is_image(last: str, types: list[str], headers: Headers, head: bytes) -> bool:
@@ -118,12 +115,11 @@ def _is_image(last: str, types: list[str], headers: Headers, head: bytes) -> boo
     return is_svg or (may_be_sniffed and sniff.is_image(head))
 
 
-def _is_script(last: str, types: list[str], headers: Headers, head: bytes) -> bool:
-    if last in _JAVASCRIPT:
-        return not any(map(_is_markup_or_data, types))
-    if is_nosniff(headers) or any(_is_markup_or_data(each) or each.startswith(_MEDIA) for each in types):
+def _is_script(last: str, types: list[str], head: bytes) -> bool:
+    """Data that says it is a script was common once; as a script it does nothing."""
+    if last not in _JAVASCRIPT or any(map(_is_markup_or_data, types)):
         return False
-    return not (sniff.is_html(head) or sniff.is_xml(head) or sniff.is_json(head) or sniff.is_binary(head))
+    return not (sniff.is_markup(head) or sniff.is_json(head))
 
 
 def _is_markup_or_data(essence: str) -> bool:

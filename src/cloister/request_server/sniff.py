@@ -1,11 +1,11 @@
-"""What bytes are, whatever their type says (MIME Sniffing standard, and what Chromium adds for its own blocking)."""
+"""What bytes are, whatever their type says (MIME Sniffing standard, and as Chromium tells data from scripts)."""
 
 from __future__ import annotations
 
 import re
 from typing import Final
 
-__all__ = ["HEAD", "is_binary", "is_html", "is_image", "is_json", "is_xml"]
+__all__ = ["HEAD", "is_image", "is_json", "is_markup"]
 
 HEAD: Final = 1024
 """Bytes of a body's beginning that are enough for each of these."""
@@ -22,15 +22,8 @@ _IMAGE: Final = re.compile(
     re.DOTALL,
 )
 
-# 7.1; each is followed by a space or ">". Before it, comments, as Chromium skips them.
-_TAGS: Final = (
-    rb"!doctype html|html|head|script|iframe|h1|div|font|table|a|style|title|b|body|br|p|meta|link|form"
-)
-_HTML: Final = re.compile(
-    rb"\s*+(?:<!--.*?-->\s*+)*+<(?:(?:" + _TAGS + rb")[\s>/]|!--)", re.IGNORECASE | re.DOTALL
-)
-_XML: Final = re.compile(rb"\s*+<(?:\?xml|!\[CDATA\[|[a-z][\w.-]*+:|(?:rss|feed|svg)[\s>])", re.IGNORECASE)
-
+_MARKUP: Final = re.compile(rb"\s*+(?:<!--.*?-->\s*+)*+<(?!!--)", re.DOTALL)
+"""A tag or a declaration, behind comments: a script begins with one of these at the most (ECMAScript, B.1.1)."""
 _JSON: Final = re.compile(rb'\s*+(?:\{\s*+"(?:[^"\\]|\\.)*+"\s*+:|\[\s*+[\[{])', re.DOTALL)
 """An object that has a key, which as JavaScript is none: a block, with a string and a colon. And a list of lists or
 objects, which a script never begins with for its own sake."""
@@ -40,33 +33,23 @@ _BREAKER: Final = re.compile(
 )
 """What APIs write before their JSON, so that no script element can read it."""
 
-_BINARY: Final = re.compile(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]|\A%PDF-")
-
 
 def is_image(head: bytes) -> bool:
     """An image of those that pages show, SVG aside, which is XML."""
     return _IMAGE.match(head) is not None
 
 
-def is_html(head: bytes) -> bool:
-    return _HTML.match(_text(head)) is not None
-
-
-def is_xml(head: bytes) -> bool:
-    return _XML.match(_text(head)) is not None
+def is_markup(head: bytes) -> bool:
+    """HTML or XML, and no script."""
+    return _MARKUP.match(_text(head)) is not None
 
 
 def is_json(head: bytes) -> bool:
-    """JSON, also behind what is to keep scripts from reading it."""
+    """JSON and no script, also behind what is to keep scripts from reading it."""
     text = _text(head)
     return (
         any(pattern.match(text) for pattern in (_JSON, _BREAKER)) or _EMPTY_JSON.fullmatch(text) is not None
     )
-
-
-def is_binary(head: bytes) -> bool:
-    """No text in any encoding that scripts are written in (7.1, "binary data byte")."""
-    return _BINARY.search(_text(head)) is not None
 
 
 def _text(head: bytes) -> bytes:
