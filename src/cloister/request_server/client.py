@@ -124,8 +124,8 @@ class Client:
 
     async def _follow(self, fetch: Fetch, under_way: _UnderWay) -> Response:
         while True:
-            step = under_way.step
             answer = await self._ask(fetch, under_way)
+            step = under_way.step
             if (further := redirects.follow(step, answer.status, answer.headers)) is None:
                 return self._response(fetch, under_way, answer)
             if under_way.redirects == self._options.max_redirects:
