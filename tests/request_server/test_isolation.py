@@ -297,6 +297,21 @@ def test_it_cannot_say_that_it_is_the_other_site(enemy: Enemy, destination: Dest
     assert enemy.other.heard == []
 
 
+def test_a_style_sheet_asks_in_its_own_name_once_it_was_given_and_for_no_more_than_the_page(
+    enemy: Enemy,
+) -> None:
+    enemy.other.routes["/sheet"] = answer("text/css", CSS)
+    sheet = enemy.other.origin() + "/sheet"
+    assert enemy.got("/image", IMAGE, referrer=sheet) == BAD
+    assert enemy.got("/sheet", STYLE).startswith("opaque ")
+    enemy.other.heard.clear()
+    assert enemy.got("/image", IMAGE, referrer=sheet).startswith("opaque ")
+    assert enemy.other.heard[0][2]["referer"] == sheet
+    assert enemy.got("/html", IMAGE, referrer=sheet) == BLOCKED
+    assert enemy.got("/json", EMPTY, Mode.SAME_ORIGIN, referrer=sheet) == REFUSED
+    assert enemy.got("/image", IMAGE, referrer=enemy.other.origin() + "/another") == BAD
+
+
 @pytest.mark.parametrize("name", ["Origin", "Referer", "Host", "Cookie", "Sec-Fetch-Site", "Sec-Fetch-Mode",
                                   "Access-Control-Request-Method", "Connection", "Transfer-Encoding"])  # fmt: skip
 def test_nor_by_a_header(enemy: Enemy, name: str) -> None:

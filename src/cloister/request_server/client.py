@@ -78,6 +78,8 @@ class Client:
             async with asyncio.timeout(seconds):
                 response = await self._follow(fetch, under_way)
                 yield response
+            if fetch.destination is Destination.STYLE:  # read to its end: it was not blocked
+                self._page = self._page.with_style(response.url)
             return
         except TimeoutError:
             failure = RequestFailed(
@@ -242,11 +244,13 @@ def _for_page(whole: Response, fetch: Fetch, step: Step, said: Headers) -> Respo
     if step.tainting is not Tainting.OPAQUE:
         kind = ResponseType.BASIC if step.tainting is Tainting.BASIC else ResponseType.CORS
         return msgspec.structs.replace(whole, kind=kind)
+    is_style = destination is Destination.STYLE
+    # A style sheet's own address and policy are its word on what it refers to, not on what it says.
     return Response(
-        url=whole.url if destination is Destination.STYLE else urls.parse(fetch.url).href,
+        url=whole.url if is_style else urls.parse(fetch.url).href,
         status=0,
         content_type=whole.content_type,
-        headers=(),
+        headers=headers.forwarded(said, lambda name: is_style and name == "referrer-policy"),
         body=orb.guarded(whole.body, destination, whole.status, said, step.url.host),
         requests=1,
         kind=ResponseType.OPAQUE,

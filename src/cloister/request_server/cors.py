@@ -75,6 +75,8 @@ class Page(msgspec.Struct, frozen=True):
 
     document: ada_url.URL | None = None
     is_opaque: bool = False
+    styles: frozenset[str] = frozenset()
+    """Style sheets that it was given: each asks for what it refers to in its own name."""
 
     @classmethod
     def of(cls, options: Options) -> Page:
@@ -83,6 +85,10 @@ class Page(msgspec.Struct, frozen=True):
             return cls(urls.parse(options.document), options.is_opaque)
         except RequestFailed:
             return cls()
+
+    def with_style(self, url: str) -> Page:
+        """The same page, which was given the style sheet at ``url``."""
+        return msgspec.structs.replace(self, styles=self.styles | {url.partition("#")[0]})
 
     @property
     def origin(self) -> str:
@@ -123,7 +129,8 @@ def _claims_another(referrer: str, page: Page) -> bool:
         claimed = urls.origin(urls.parse(referrer))
     except RequestFailed:  # about:blank, nothing at all: no server is told of it
         return False
-    return page.document is None or claimed != urls.origin(page.document)
+    own = page.document is not None and claimed == urls.origin(page.document)
+    return not own and referrer not in page.styles
 
 
 def _bad(detail: str) -> RequestFailed:
