@@ -6,7 +6,6 @@ import base64
 import hashlib
 import ssl
 from pathlib import Path
-from types import SimpleNamespace
 
 import certifi
 import pytest
@@ -141,13 +140,12 @@ def test_what_is_safe_enough_is_said_here_and_not_by_the_system(
 ) -> None:
     """Systems have lists and levels of their own; a stricter level is kept."""
 
-    def configured(protocol: int) -> ssl.SSLContext:
-        made = ssl.SSLContext(protocol)
-        made.set_ciphers(f"ALL:@SECLEVEL={level}")
-        return made
+    class Configured(trust.Context):
+        def __init__(self, _protocol: int) -> None:
+            self.set_ciphers(f"ALL:@SECLEVEL={level}")
 
     ours = tls.context()
-    monkeypatch.setattr(trust, "ssl", SimpleNamespace(**vars(ssl) | {"SSLContext": configured}))
+    monkeypatch.setattr(trust, "Context", Configured)
     made = tls.context()
     assert made.security_level == max(2, level)
     assert {cipher["name"] for cipher in made.get_ciphers()} <= {

@@ -160,8 +160,9 @@ class Fetch(Request[Fetched], frozen=True):
     ``referrer`` is the document that asks, in full: how much of it the server is told is ``referrer_policy``'s to
     say. It has to be of the origin that the browser says the document is of, or a style sheet that was given; what the
     page may have is decided by that origin alone. ``headers`` go along with our own. ``mode`` and ``credentials``
-    are of no account for a DOCUMENT. Fails with BAD_REQUEST for what the Fetch standard lets no page ask for, with CORS_REFUSED where another
-    origin did not agree, and with CROSS_ORIGIN_BLOCKED where its answer is not what it was asked for as.
+    are of no account for a DOCUMENT. Fails with BAD_REQUEST for what the Fetch standard lets no page ask for, with
+    CORS_REFUSED where another origin did not agree, and with CROSS_ORIGIN_BLOCKED where its answer is not what it
+    was asked for as.
     """
 
     url: Url
