@@ -23,6 +23,7 @@ __all__ = [
     "ChannelClosed",
     "CircuitOpen",
     "CloisterError",
+    "ConnectionClosed",
     "ImageError",
     "InvalidArgument",
     "LaunchError",
@@ -160,6 +161,18 @@ class NavigationError(CloisterError):
 
 class AddressRefused(NavigationError):
     """The network policy refuses the address that the page would have connected to."""
+
+
+class ConnectionClosed(CloisterError):
+    """A WebSocket is closed. ``code`` and ``reason`` are what its server said goodbye with (RFC 6455, 7.4); 1005 is a
+    goodbye without a code, 1006 none at all, and ``reason`` says what went wrong then."""
+
+    def __init__(self, url: str, code: int, reason: str) -> None:
+        self.url = url
+        self.code = code
+        self.reason = printable(reason)
+        self.is_ok = code in (1000, 1001, 1005)
+        super().__init__(f"{printable(url, 200)}: closed with {code}: {self.reason or 'no reason given'}")
 
 
 class ImageError(CloisterError):

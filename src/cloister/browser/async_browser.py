@@ -30,13 +30,14 @@ from ..process import ChildProcess
 from ..process.limiter import Limiter
 from ..process.supervisor import HealthEvent, Supervisor
 from .ahead import Ahead
-from .async_page import AsyncPage, child_info
+from .async_page import DEFAULT_TIMEOUT, AsyncPage, child_info
 from .checks import descriptors_left, open_regular
 from .crashed import report_crash
 from .identity import ClientHints, HttpCredentials, Keyring, with_hints
 from .memory import MemoryKeeper, default_budget, size
 from .monitor import Monitor
 from .network import NetworkPolicy
+from .own_requests import Headers, OwnRequestServer, OwnRequestServers
 from .processes import Processes
 from .proxy import ProxySettings, proxies
 from .renderer import Renderer
@@ -45,6 +46,8 @@ from .values import Image, ProcessInfo, Viewport
 
 if TYPE_CHECKING:
     from ..interfaces import monitor
+    from .event_source import AsyncEvents
+    from .web_socket import AsyncWebSocket
 
 __all__ = ["DEFAULT_VIEWPORT", "USER_AGENT", "AsyncBrowser"]
 
@@ -114,6 +117,7 @@ class AsyncBrowser:
         self._viewport = _checked_viewport(viewport or DEFAULT_VIEWPORT)
         self._request_options = with_hints(self._network.request_options(user_agent), client_hints)
         self._keyring = Keyring(http_credentials)
+        self._own = OwnRequestServers(self._request_options, self._keyring.get)
         self._extra_roots = _read_roots(ca_certs)
         self._budget = default_budget() if memory_budget is None else size("memory_budget", memory_budget)
         page_memory = None if max_page_memory is None else size("max_page_memory", max_page_memory)
@@ -183,6 +187,7 @@ class AsyncBrowser:
         if self._memory is not None:
             await self._memory.close()
         await self._ahead.close()
+        await self._own.close()
         await asyncio.gather(*self._ending, return_exceptions=True)
         if self._processes is not None:
             await self._processes.close()
@@ -237,6 +242,43 @@ class AsyncBrowser:
         finally:
             self._decoding.release()
 
+    def websocket(
+        self,
+        url: str,
+        *,
+        protocols: Sequence[str] = (),
+        headers: Headers | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> AsyncWebSocket:
+        """A WebSocket to ``url`` (ws or wss), in a process of its own; opened by ``async with``, within ``timeout``.
+        ``protocols`` are offered, ``headers`` sent. Raises as :meth:`AsyncPage.goto`."""
+        from .web_socket import AsyncWebSocket
+
+        return AsyncWebSocket(self, url, protocols=protocols, headers=headers, timeout=timeout)
+
+    def events(
+        self,
+        url: str,
+        *,
+        headers: Headers | None = None,
+        last_event_id: str = "",
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> AsyncEvents:
+        """The server-sent events of ``url``, in a process of their own; opened by ``async with``, within ``timeout``,
+        and asked for anew whenever the connection ends. Raises as :meth:`AsyncPage.goto`."""
+        from .event_source import AsyncEvents
+
+        return AsyncEvents(self, url, headers=headers, last_event_id=last_event_id, timeout=timeout)
+
+    async def own_request_server(self, url: str) -> OwnRequestServer:
+        """For what speaks to ``url`` without a page."""
+        with descriptors_left(), self._traced():
+            return await self._own.start(self._running(), url)
+
+    async def end_own(self, server: OwnRequestServer) -> None:
+        """For who has got it. Ending twice is fine."""
+        await self._own.end(server)
+
     async def _decode_alone(self, source: bytes | str | os.PathLike[str]) -> Image:
         with descriptors_left(), self._traced():
             decoder = await self._running().decoders.take()
@@ -261,6 +303,7 @@ class AsyncBrowser:
         there for each of them."""
         waiting = [*self._running().standing(), *self._ahead.processes]
         standing = [child_info(child, None) for child in waiting]
+        standing += [child_info(server.child, server.url) for server in self._own.servers]
         return [
             *(info for info in standing if info is not None),
             *(info for page in self._pages for info in page.processes),
@@ -398,7 +441,8 @@ class AsyncBrowser:
     def _children(self) -> list[ChildProcess]:
         """Each once, though pages may share one."""
         of_pages = [child for page in self._pages for child in page.children]
-        return list(dict.fromkeys([*self._running().standing(), *self._ahead.processes, *of_pages]))
+        of_mine = [server.child for server in self._own.servers]
+        return list(dict.fromkeys([*self._running().standing(), *self._ahead.processes, *of_pages, *of_mine]))
 
     def _open_trace(self) -> None:
         path, payload = self._trace_to

@@ -10,7 +10,7 @@ import threading
 import weakref
 from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from ..errors import BrowserClosed, ProcessError, descriptors_left
 from ..process.supervisor import HealthEvent
@@ -18,8 +18,13 @@ from .async_browser import USER_AGENT, AsyncBrowser
 from .async_page import DEFAULT_TIMEOUT, AsyncPage, PageEvent
 from .identity import ClientHints, HttpCredentials
 from .network import NetworkPolicy
+from .own_requests import Headers
 from .proxy import ProxySettings
 from .values import Image, Link, Margin, ProcessInfo, Response, Viewport
+
+if TYPE_CHECKING:
+    from .event_source import Events
+    from .web_socket import WebSocket
 
 __all__ = ["Browser", "Page"]
 
@@ -155,6 +160,34 @@ class Browser:
     def decode_image(self, source: bytes | str | os.PathLike[str]) -> Image:
         """As :meth:`AsyncBrowser.decode_image`."""
         return self._thread.run(self._browser.decode_image(source))
+
+    def websocket(
+        self,
+        url: str,
+        *,
+        protocols: Sequence[str] = (),
+        headers: Headers | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> WebSocket:
+        """As :meth:`AsyncBrowser.websocket`, for ``with``."""
+        from .web_socket import WebSocket
+
+        made = self._browser.websocket(url, protocols=protocols, headers=headers, timeout=timeout)
+        return WebSocket(made, self._thread)
+
+    def events(
+        self,
+        url: str,
+        *,
+        headers: Headers | None = None,
+        last_event_id: str = "",
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> Events:
+        """As :meth:`AsyncBrowser.events`, for ``with``."""
+        from .event_source import Events
+
+        made = self._browser.events(url, headers=headers, last_event_id=last_event_id, timeout=timeout)
+        return Events(made, self._thread)
 
     def processes(self) -> list[ProcessInfo]:
         """The live, locked-down processes: what each is for, and the layers that hold it."""

@@ -19,6 +19,8 @@ __all__ = [
     "Event",
     "Failure",
     "FailureCode",
+    "HeaderName",
+    "HeaderValue",
     "Interface",
     "Message",
     "Milliseconds",
@@ -47,6 +49,8 @@ Pixels = Annotated[int, Meta(ge=0, le=2**24)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Url = Annotated[str, Meta(min_length=1, max_length=8192)]
 Detail = Annotated[str, Meta(max_length=500)]
+HeaderName = Annotated[str, Meta(min_length=1, max_length=128)]
+HeaderValue = Annotated[str, Meta(max_length=4096)]
 
 
 class Descriptor(enum.Enum):
@@ -127,6 +131,7 @@ class FailureCode(enum.StrEnum):
     CROSS_ORIGIN_BLOCKED = "cross_origin_blocked"  # another origin's, and not what a page may show unasked
     UNSUPPORTED_SCHEME = "unsupported_scheme"
     UNSUPPORTED_TYPE = "unsupported_type"
+    NOT_OPEN = "not_open"  # a WebSocket or a stream of events that has ended
     # images and pages
     IMAGE_BROKEN = "image_broken"
     IMAGE_TOO_LARGE = "image_too_large"

@@ -12,8 +12,10 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from .base import Blob, ByteCount, Interface, Milliseconds, Reply, Request, Url
+from .base import Blob, ByteCount, HeaderName, HeaderValue, Interface, Milliseconds, Reply, Request, Url
 from .control import CONTROL
+from .event_source import CloseEventSource, NextEvent, OpenEventSource
+from .web_socket import CloseWebSocket, NextWebSocketMessage, OpenWebSocket, SendWebSocket
 
 __all__ = [
     "MAX_REQUEST_BODY",
@@ -34,8 +36,6 @@ __all__ = [
     "ResponseType",
 ]
 
-HeaderName = Annotated[str, Meta(min_length=1, max_length=128)]
-HeaderValue = Annotated[str, Meta(max_length=4096)]
 HintText = Annotated[
     str, Meta(max_length=64, pattern=r"^[ !#-\[\]-~]*\Z")
 ]  # printable, no quote, no backslash
@@ -195,7 +195,19 @@ class DocumentFrom(Request[DocumentAllowed], frozen=True):
     redirects: Annotated[int, Meta(ge=0, le=100)]
 
 
-REQUESTS = Interface("request_server", client=(Fetch,))
+REQUESTS = Interface(
+    "request_server",
+    client=(
+        Fetch,
+        OpenWebSocket,
+        SendWebSocket,
+        NextWebSocketMessage,
+        CloseWebSocket,
+        OpenEventSource,
+        NextEvent,
+        CloseEventSource,
+    ),
+)
 
 REQUEST_CONTROL = Interface(
     "request_server.control", client=CONTROL.client, server=(*CONTROL.server, DocumentFrom)

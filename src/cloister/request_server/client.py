@@ -20,7 +20,7 @@ from .pool import Dial, Pool
 from .preflight import Preflights, question
 from .step import OPAQUE_ORIGIN, Step, Tainting
 
-__all__ = ["Announce", "Client", "Response"]
+__all__ = ["Announce", "Client", "Response", "Special"]
 
 _MAX_DISCARDED: Final = 64 * 1024
 """Bytes of a body that nobody wants, a redirect's, which are read to keep its connection."""
@@ -40,6 +40,21 @@ class Response(msgspec.Struct, frozen=True):
     body: AsyncIterator[bytes]
     requests: int
     kind: ResponseType = ResponseType.BASIC
+
+
+class Special(msgspec.Struct, frozen=True):
+    """What a fetch has that no page can ask for.
+
+    ``headers`` are ours, and take the place of those of the same name. ``ask`` has a connection of its own, and what
+    it answers is not followed elsewhere. An endless one has no time limit, and no limit of its own, once its head
+    is there."""
+
+    headers: Headers = msgspec.field(default_factory=list)
+    ask: Callable[[Asked], Awaitable[Answer]] | None = None
+    is_endless: bool = False
+
+
+_USUAL: Final = Special()
 
 
 class Client:
@@ -65,18 +80,27 @@ class Client:
         """Close every connection."""
         self._pool.close()
 
+    @property
+    def page(self) -> cors.Page:
+        """Who asks, by the browser's word."""
+        return self._page
+
     @contextlib.asynccontextmanager
-    async def open(self, fetch: Fetch, body: bytes = b"") -> AsyncIterator[Response]:
+    async def open(
+        self, fetch: Fetch, body: bytes = b"", special: Special = _USUAL
+    ) -> AsyncIterator[Response]:
         """Ask for ``fetch.url``, follow where it leads, and give the response while the ``async with`` lasts, its
         time limit included. Leaving it, or being cancelled, closes what is under way.
 
         Raises :class:`RequestFailed`; any HTTP status is a response.
         """
         seconds = self._options.request_timeout / 1000
-        under_way = _UnderWay(self._first(fetch, body))
+        under_way = _UnderWay(self._first(fetch, body, special), special)
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(seconds) as deadline:
                 response = await self._follow(fetch, under_way)
+                if special.is_endless:
+                    deadline.reschedule(None)
                 yield response
             if fetch.destination is Destination.STYLE:  # read to its end: it was not blocked
                 self._page = self._page.with_style(response.url)
@@ -114,11 +138,11 @@ class Client:
             raise RequestFailed(failure.code, f"redirected to {shown}: {failure.detail}")
         raise failure
 
-    def _first(self, fetch: Fetch, body: bytes) -> Step:
+    def _first(self, fetch: Fetch, body: bytes, special: Special) -> Step:
         """What is asked first. Raises :class:`RequestFailed` for what no page may ask."""
         url, method, own = urls.parse(fetch.url), headers.method(fetch), headers.own(fetch)
-        if self._options.for_browser:
-            return Step(url, method, own, body, fetch.referrer_policy)
+        if self._options.for_browser or special.ask:
+            return Step(url, method, own + special.headers, body, fetch.referrer_policy)
         cors.check_request(fetch, self._page, method, own)
         mode = cors.mode_of(fetch)
         origin = OPAQUE_ORIGIN if mode is Mode.NAVIGATE else self._page.origin
@@ -128,7 +152,8 @@ class Client:
         while True:
             answer = await self._ask(fetch, under_way)
             step = under_way.step
-            if (further := redirects.follow(step, answer.status, answer.headers)) is None:
+            further = None if under_way.special.ask else redirects.follow(step, answer.status, answer.headers)
+            if further is None:
                 return self._response(fetch, under_way, answer)
             if under_way.redirects == self._options.max_redirects:
                 raise RequestFailed(
@@ -153,12 +178,13 @@ class Client:
             self._page = cors.Page(url)
         if self._preflights.needs(step):
             await self._ask_before(fetch, under_way)
-        answer = under_way.answer = await self._pool.ask(self._asked(fetch, step))
+        ask = under_way.special.ask or self._pool.ask
+        answer = under_way.answer = await ask(self._asked(fetch, under_way))
         may_use = self._may_use_password(step)
         if answer.status == 401 and may_use and self._keyring.unlocks(url, answer.headers):
             await _discard(answer)
             self._count()
-            answer = under_way.answer = await self._pool.ask(self._asked(fetch, step))
+            answer = under_way.answer = await ask(self._asked(fetch, under_way))
         self._strict_transport.note(url, answer.headers)
         cors.check_answer(step, answer.headers)
         return answer
@@ -174,9 +200,13 @@ class Client:
         self._preflights.note(step, answer.status, answer.headers)
         await _discard(answer)
 
-    def _asked(self, fetch: Fetch, step: Step) -> Asked:
-        asked = headers.request(step.url, fetch.destination, self._options, step.headers)
-        asked += self._said_of_page(fetch, step)
+    def _asked(self, fetch: Fetch, under_way: _UnderWay) -> Asked:
+        step, special = under_way.step, under_way.special
+        # What is ours for a page's request needs no other origin's leave.
+        ours = [] if self._options.for_browser or special.ask else special.headers
+        asked = headers.request(step.url, fetch.destination, self._options, step.headers + ours)
+        if not special.ask:
+            asked += self._said_of_page(fetch, step)
         if self._may_use_password(step) and (mine := self._keyring.header(step.url)):
             asked.append((b"Authorization", mine))
         return Asked(step.method, step.url, asked, step.body)
@@ -208,7 +238,8 @@ class Client:
     def _response(self, fetch: Fetch, under_way: _UnderWay, answer: Answer) -> Response:
         step = under_way.step
         url = step.url
-        limit = self._options.max_response_bytes
+        is_endless = under_way.special.is_endless
+        limit = self._options.max_total_bytes if is_endless else self._options.max_response_bytes
         too_large = RequestFailed(
             FailureCode.TOO_LARGE,
             f"{url.host} sent more than {limit:,} bytes; that is the limit of a response",
@@ -220,12 +251,13 @@ class Client:
             headers=headers.forwarded(
                 answer.headers, lambda name: cors.is_exposed(step, answer.headers, name)
             ),
-            body=Body(answer, self._spend, limit, too_large),
+            body=Body(answer, self.spend, limit, too_large),
             requests=under_way.redirects + 1,
         )
         return whole if self._options.for_browser else _for_page(whole, fetch, step, answer.headers)
 
-    def _spend(self, size: int) -> None:
+    def spend(self, size: int) -> None:
+        """``size`` bytes came for the page. Raises :class:`RequestFailed` (TOO_LARGE) where that is too much."""
         if size > self._bytes_left:
             raise RequestFailed(
                 FailureCode.TOO_LARGE,
@@ -260,8 +292,9 @@ def _for_page(whole: Response, fetch: Fetch, step: Step, said: Headers) -> Respo
 class _UnderWay:
     """How far a fetch has come: what is being asked, and the answer that is open."""
 
-    def __init__(self, step: Step) -> None:
+    def __init__(self, step: Step, special: Special) -> None:
         self.step = step
+        self.special = special
         self.redirects = 0
         self.answer: Answer | None = None
 

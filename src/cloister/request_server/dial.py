@@ -44,3 +44,7 @@ class Dialer:
             wire.close()
             raise
         return secure
+
+    async def dial_http_1(self, url: ada_url.URL) -> Link:
+        """As :meth:`dial`, for what cannot be done over HTTP/2."""
+        return await self.dial(url, ("http/1.1",))

@@ -15,7 +15,7 @@ from . import decoding, urls
 from .exchange import Headers
 from .step import Relation, Step
 
-__all__ = ["content_type", "forwarded", "metadata", "method", "own", "request", "values"]
+__all__ = ["content_type", "forwarded", "given", "metadata", "method", "own", "request", "values"]
 
 _NONE: Final[Headers] = []
 
@@ -80,6 +80,20 @@ _FORBIDDEN = frozenset(
         "via",
     }
 )
+_FRAMING = frozenset(
+    {
+        "accept-encoding",
+        "connection",
+        "content-length",
+        "expect",
+        "host",
+        "keep-alive",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
 _FORBIDDEN_METHODS = frozenset({"CONNECT", "TRACE", "TRACK"})
 _OVERRIDES = frozenset({"x-http-method", "x-http-method-override", "x-method-override"})
 _ASCII_VALUE = re.compile(r"[\t\x20-\x7e]{0,4096}")
@@ -137,6 +151,20 @@ def own(fetch: Fetch) -> Headers:
         if key in _OVERRIDES and {each.strip().upper() for each in value.split(",")} & _FORBIDDEN_METHODS:
             raise RequestFailed(FailureCode.BAD_REQUEST, f"a page may not use {value} by way of {name}")
     return [(name.encode(), value.strip(" \t").encode()) for name, value in fetch.headers]
+
+
+def given(pairs: tuple[tuple[str, str], ...]) -> Headers:
+    """The headers that a program wants to send with a handshake or for a stream: any but those that frame messages or
+    speak of the connection. Raises :class:`RequestFailed` (BAD_REQUEST)."""
+    for name, value in pairs:
+        key = name.lower()
+        if not _NAME.fullmatch(name.encode()) or not _ASCII_VALUE.fullmatch(value):
+            raise RequestFailed(
+                FailureCode.BAD_REQUEST, f"{name[:40]!r} is not a header, or its value is none"
+            )
+        if key in _FRAMING or key.startswith("sec-websocket-"):
+            raise RequestFailed(FailureCode.BAD_REQUEST, f"the header {name} is not yours to set")
+    return [(name.encode(), value.strip(" \t").encode()) for name, value in pairs]
 
 
 def method(fetch: Fetch) -> str:

@@ -27,9 +27,9 @@ from .exchange import (
 )
 from .wire import READ, Link
 
-__all__ = ["Http1"]
+__all__ = ["READ_HEAD", "Http1", "judge"]
 
-_READ_HEAD: Final = 32 * 1024
+READ_HEAD: Final = 32 * 1024
 """Bytes that are read at once while it is about headers: what is there in whole is parsed, however long."""
 _SEND: Final = 64 * 1024
 
@@ -88,9 +88,9 @@ class Http1:
     async def _head(self) -> h11.Response:
         interim = 0
         while True:
-            event = await self._next(_READ_HEAD, is_first=not interim)
+            event = await self._next(READ_HEAD, is_first=not interim)
             if isinstance(event, h11.Response | h11.InformationalResponse):
-                _judge(event)
+                judge(event)
             if isinstance(event, h11.Response):
                 return event
             interim += 1
@@ -171,7 +171,7 @@ class _Answer:
             self._connection.release()
 
 
-def _judge(response: h11.Response | h11.InformationalResponse) -> None:
+def judge(response: h11.Response | h11.InformationalResponse) -> None:
     """What h11 lets pass. Raises :class:`BadResponse`."""
     if not response.http_version.startswith(b"1."):
         raise BadResponse(f"it speaks HTTP/{response.http_version.decode()}, which was not agreed on")

@@ -7,6 +7,7 @@ import contextlib
 import msgspec
 
 from .. import trust
+from ..interfaces.base import Message
 from ..interfaces.lookup_server import LOOKUP
 from ..interfaces.request_server import (
     MAX_REQUEST_BODY,
@@ -21,13 +22,16 @@ from ..interfaces.request_server import (
 )
 from ..ipc import Connection, Descriptors, blob
 from ..ipc.codec import codec
+from ..ipc.connection import Handler
 from ..ipc.service import Service, Start
 from ..sandbox import enter
 from . import tls, warmup
 from .body import Spool
 from .client import Client
 from .dial import Dialer
+from .event_source import EventSources
 from .sandbox import POLICY
+from .web_socket import WebSockets
 
 __all__ = ["main", "preload", "settle"]
 
@@ -94,6 +98,11 @@ def main(start: Start) -> None:
             )
             return reply, given
 
-        Connection(page, REQUESTS, "server", {Fetch: fetch}, on_close=lambda _error: service.stop())
+        handlers: dict[type[Message], Handler] = {
+            Fetch: fetch,
+            **WebSockets(client, options, dialer.dial_http_1).handlers,
+            **EventSources(client, options).handlers,
+        }
+        Connection(page, REQUESTS, "server", handlers, on_close=lambda _error: service.stop())
 
     service.run(start.control, report, serve)

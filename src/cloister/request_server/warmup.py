@@ -14,22 +14,32 @@ import h2.config
 import h2.connection
 import zstandard
 
+from ..errors import RequestFailed
 from ..interfaces.request_server import Destination, Fetch, Options
+from ..interfaces.web_socket import OpenWebSocket
 from . import decoding, tls
 from .client import Client
+from .web_socket_frames import Deflate, Fault, Reader, Writer
+from .web_socket_handshake import shake_hands
 from .wire import Link, Wire
 
 __all__ = ["run"]
 
 _BODY = b"warm"
+_SWITCHED = (
+    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Accept: warm\r\n\r\n"
+)
 _HTTP_1 = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 4\r\n\r\n" + _BODY
 
 
 def run(context: ssl.SSLContext) -> None:
-    """A response over HTTP/1.1 and one over HTTP/2, half a handshake, and every decoder."""
+    """A response over HTTP/1.1 and one over HTTP/2, half a handshake, every decoder, and a WebSocket."""
     asyncio.run(_fetch_both())
+    asyncio.run(_switch())
     _begin_handshake(context)
     _decode()
+    _frames()
 
 
 async def _fetch_both() -> None:
@@ -57,6 +67,37 @@ async def _fetch(url: str, said: bytes, protocol: str) -> None:
                 pass
         client.close()
         await asyncio.sleep(0)  # what reads the connection ends
+
+
+async def _switch() -> None:
+    """A handshake of a WebSocket, up to an answer that is for another's key."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        theirs.sendall(_SWITCHED)
+
+        async def dial(_url: ada_url.URL, _protocols: Sequence[str] = ()) -> Link:
+            return Wire(ours)
+
+        async def announce(_url: str, _redirects: int) -> None:
+            pass
+
+        options = Options(user_agent="warm-up")
+        client = Client(options, dial, announce)
+        try:
+            await shake_hands(OpenWebSocket("ws://warm.example/"), client, options, dial)
+        except RequestFailed:
+            pass
+
+
+def _frames() -> None:
+    """A text there and back, deflated."""
+    frame = b"".join(Writer(Deflate()).message(_BODY * 100, is_text=True))
+    opened = frame[:1] + bytes([frame[1] & 0x7F]) + frame[6:]  # as a server sends it
+    try:
+        for _ in Reader(len(_BODY) * 100, Deflate()).feed(opened):
+            pass
+    except Fault:  # it is masked
+        pass
 
 
 def _http_2() -> bytes:
