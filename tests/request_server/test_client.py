@@ -383,8 +383,8 @@ def test_a_cancelled_fetch_leaves_the_others_of_its_http_2_connection_alone(
         async with client() as made:
             await made.fetch(Fetch(site.url("/"), Destination.DOCUMENT))
             tasks = [
-                asyncio.create_task(made.fetch(Fetch(site.url("/large"), Destination.IMAGE)))
-                for _ in range(6)
+                asyncio.create_task(made.fetch(Fetch(site.url(path), Destination.IMAGE)))
+                for path in ("/larger", "/large") * 3
             ]
             await until(lambda: len(site.requests) == 7)
             for task in tasks[::2]:
@@ -392,6 +392,6 @@ def test_a_cancelled_fetch_leaves_the_others_of_its_http_2_connection_alone(
             results = await asyncio.gather(*tasks, return_exceptions=True)
             assert [isinstance(result, Fetched) for result in results] == [False, True] * 3
 
-    with Server(PAGES, tls=authority.context()) as site:
+    with Server(PAGES | {"/larger": Page(bytes(60 * 1024 * 1024))}, tls=authority.context()) as site:
         asyncio.run(run())
     assert {request.connection for request in site.requests} == {1}
