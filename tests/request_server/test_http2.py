@@ -379,6 +379,23 @@ def test_what_a_goaway_leaves_unanswered_goes_to_a_new_connection_and_the_rest_i
     assert [len(streams) for streams in connections] == [4, 2]
 
 
+def test_an_answer_that_has_come_in_full_is_whole_though_the_connection_has_ended_before_it_is_read() -> None:
+    """As nginx ends one after its last request."""
+
+    def serve(connection: socket.socket, _number: int) -> None:
+        server = Http2Server(connection)
+        server.answer(server.request(), b"all of it")
+
+    async def run() -> list[bytes]:
+        async with led_to(port, http_2=True) as made, made.client.open(wanted()) as response:
+            for _ in range(100):  # turns, in which whoever reads the connection comes to its end
+                await asyncio.sleep(0.001)
+            return [piece async for piece in response.body]
+
+    with peer(serve) as port:
+        assert asyncio.run(run()) == [b"all of it"]
+
+
 @pytest.mark.parametrize("always", [False, True])
 def test_a_kept_connection_that_ends_when_it_is_used_again_is_replaced_once(always: bool) -> None:
     def serve(connection: socket.socket, number: int) -> None:

@@ -334,6 +334,8 @@ class _Answer:
 
     def fail(self, error: Exception) -> None:
         """Nothing more will come."""
+        if self.is_over:
+            return  # all has come, though nobody may have read it yet
         if not self.head.done():
             self.head.set_exception(Unanswered(str(error)) if type(error) is Broken else error)
         self._error = self._error or error
@@ -354,7 +356,6 @@ class _Answer:
     def _was_reset(self, code: int) -> None:
         if self.is_over:
             return  # it does not want the rest of the request (RFC 9113, 8.1)
-        self.is_over = True
         if code == h2.errors.ErrorCodes.REFUSED_STREAM:
             self.fail(Unprocessed("it refused the stream"))
         elif code == h2.errors.ErrorCodes.HTTP_1_1_REQUIRED:
@@ -362,6 +363,7 @@ class _Answer:
         else:
             names = {each.value: each.name for each in h2.errors.ErrorCodes}
             self.fail(BadResponse(f"it reset the stream: {names.get(code, code)}"))
+        self.is_over = True
 
 
 _STATUS = re.compile(rb"[2-9][0-9]{2}")
