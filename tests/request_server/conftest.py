@@ -58,6 +58,7 @@ async def connect(message: Connect, _fds: Descriptors) -> tuple[Connected, list[
     if message.host not in {"127.0.0.1", "localhost", "localhost."}:
         raise RequestFailed(FailureCode.ADDRESS_REFUSED, f"{message.host} is a private address")
     made = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     try:
         await asyncio.get_running_loop().sock_connect(made, ("127.0.0.1", message.port))
     except OSError as error:
