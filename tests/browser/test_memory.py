@@ -12,9 +12,10 @@ from tests.servers import Server
 
 from cloister import AsyncBrowser, Browser, InvalidArgument, NetworkPolicy, Page, PageCrashed, TimeoutError
 from cloister.browser import async_browser
-from cloister.browser.memory import default_budget, size
+from cloister.browser.memory import default_budget
 from cloister.browser.png import encode_rgba
 from cloister.ends import OutOfMemory
+from cloister.process.size import size
 from cloister.process.usage import pss, resident
 
 LARGE = "<p>Some words of a paragraph.</p>" * 30_000

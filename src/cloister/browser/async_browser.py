@@ -28,13 +28,14 @@ from ..interfaces.image_decoder import IMAGES, MAX_PIXELS, Decode, Decoded, Deco
 from ..ipc import Connection, Descriptors, blob, memory, trace
 from ..process import ChildProcess
 from ..process.limiter import Limiter
+from ..process.size import size
 from ..process.supervisor import HealthEvent, Supervisor
 from .ahead import Ahead
 from .async_page import DEFAULT_TIMEOUT, AsyncPage, child_info
 from .checks import descriptors_left, open_regular
 from .crashed import report_crash
 from .identity import ClientHints, HttpCredentials, Keyring, with_hints
-from .memory import MemoryKeeper, default_budget, size
+from .memory import MemoryKeeper, default_budget
 from .monitor import Monitor
 from .network import NetworkPolicy
 from .own_requests import Headers, OwnRequestServer, OwnRequestServers

@@ -18,8 +18,8 @@ from .own_requests import Headers, OwnRequestServer, checked, checked_headers
 from .pulled import Pulled
 
 if TYPE_CHECKING:
+    from ..process.loop_thread import LoopThread
     from .async_browser import AsyncBrowser
-    from .sync import _LoopThread
 
 __all__ = ["AsyncEvents", "Events", "ServerEvent"]
 
@@ -158,7 +158,7 @@ class AsyncEvents:
 class Events:
     """The events of a server, inside ``with``; each method is that of :class:`AsyncEvents`, done when it returns."""
 
-    def __init__(self, events: AsyncEvents, thread: _LoopThread) -> None:
+    def __init__(self, events: AsyncEvents, thread: LoopThread) -> None:
         self._events = events
         self._thread = thread
 

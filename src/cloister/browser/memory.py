@@ -7,20 +7,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from ..ends import End, OutOfMemory
-from ..errors import InvalidArgument, OutOfDescriptors
+from ..errors import OutOfDescriptors
 from ..process import ChildProcess
 from ..process.pressure import Pressure, PressureWatch
 from ..process.usage import pss, resident
 from .room import Room
 
-__all__ = ["MemoryKeeper", "default_budget", "size"]
+__all__ = ["MemoryKeeper", "default_budget"]
 
 log = logging.getLogger("cloister.browser")
 
@@ -30,7 +29,6 @@ BACKGROUND = 2.0
 """Seconds without use after which a page is in the background: it rests by then, and waits for nothing."""
 SHARE_FROM = 0.75
 """Part of the budget from which on pages of one origin share."""
-_UNITS = {"": 1, "B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
 class Discardable(Protocol):
@@ -149,17 +147,6 @@ def _over(used: int, limit: int) -> End:
 
 def _mib(count: int) -> str:
     return f"{count / 2**20:.0f} MiB"
-
-
-def size(name: str, value: int | str) -> int:
-    """Bytes: a number, or a text such as ``"512 MiB"``. Raises :class:`InvalidArgument`, which names the argument."""
-    if isinstance(value, int) and value > 0:
-        return value
-    found = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,3})?) ?([KMG]i?B|B)?", str(value), re.IGNORECASE)
-    count = int(float(found[1]) * _UNITS[(found[2] or "").upper()]) if found else 0
-    if count <= 0:
-        raise InvalidArgument(f"{name}: {value!r} is no size: give bytes, or a text such as '512 MiB'")
-    return count
 
 
 def default_budget() -> int:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
-import contextlib
 import os
-import threading
 import weakref
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Literal, Self
 
-from ..errors import BrowserClosed, ProcessError, descriptors_left
+from ..errors import BrowserClosed
+from ..process.loop_thread import CLOSE_TIMEOUT, LoopThread
 from ..process.supervisor import HealthEvent
 from .async_browser import USER_AGENT, AsyncBrowser
 from .async_page import DEFAULT_TIMEOUT, AsyncPage, PageEvent
@@ -28,58 +26,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Browser", "Page"]
 
-T = TypeVar("T")
-_CLOSE_TIMEOUT = 30.0
 
-
-class _LoopThread:
-    """An event loop that runs in a daemon thread until :meth:`stop`."""
-
-    def __init__(self) -> None:
-        with descriptors_left():
-            self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="cloister", daemon=True)
-        try:
-            self._thread.start()
-        except RuntimeError as error:  # EAGAIN: RLIMIT_NPROC, or the cgroup's pids.max
-            self._loop.close()
-            raise ProcessError(f"no thread can be started (see `ulimit -u` and pids.max): {error}") from error
-
-    def run(self, coroutine: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
-        """Its result. An exception in the waiting thread (Ctrl-C) cancels it."""
-        if self._loop.is_closed():
-            coroutine.close()
-            raise BrowserClosed("the browser is closed")
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-        try:
-            return future.result(timeout)
-        except BaseException:
-            future.cancel()
-            raise
-
-    def stop(self) -> None:
-        """End the loop once what it still does is done: a cancelled start has processes to end."""
-        if self._loop.is_closed():
-            return
-        with contextlib.suppress(concurrent.futures.TimeoutError):
-            self.run(_settle(), _CLOSE_TIMEOUT)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(_CLOSE_TIMEOUT)
-        if not self._thread.is_alive():
-            self._loop.close()
-
-
-async def _settle() -> None:
-    me = asyncio.current_task()
-    await asyncio.gather(*(asyncio.all_tasks() - {me}), return_exceptions=True)
-    with contextlib.suppress(RuntimeError):  # no thread can be started any more: the interpreter is ending
-        await asyncio.get_running_loop().shutdown_default_executor()
-
-
-def _close(thread: _LoopThread, browser: AsyncBrowser) -> None:
+def _close(thread: LoopThread, browser: AsyncBrowser) -> None:
     """The end of a browser that nobody closed: dropped, or the program exits."""
     try:
-        thread.run(browser.close(), _CLOSE_TIMEOUT)
+        thread.run(browser.close(), CLOSE_TIMEOUT)
     except (BrowserClosed, concurrent.futures.TimeoutError):
         pass
     finally:
@@ -133,7 +84,7 @@ class Browser:
             trace_ipc=trace_ipc,
             trace_payload=trace_payload,
         )
-        self._thread = _LoopThread()
+        self._thread = LoopThread(lambda: BrowserClosed("the browser is closed"))
         self._pages: weakref.WeakKeyDictionary[AsyncPage, Page] = weakref.WeakKeyDictionary()
         try:
             self._thread.run(self._browser.start())
@@ -213,7 +164,7 @@ class Browser:
 class Page:
     """One page of a :class:`Browser`; each method is that of :class:`AsyncPage`, done when it returns."""
 
-    def __init__(self, page: AsyncPage, thread: _LoopThread) -> None:
+    def __init__(self, page: AsyncPage, thread: LoopThread) -> None:
         self._page = page
         self._thread = thread
 

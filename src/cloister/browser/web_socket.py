@@ -25,8 +25,8 @@ from .own_requests import Headers, OwnRequestServer, checked, checked_headers
 from .pulled import Pulled
 
 if TYPE_CHECKING:
+    from ..process.loop_thread import LoopThread
     from .async_browser import AsyncBrowser
-    from .sync import _LoopThread
 
 __all__ = ["AsyncWebSocket", "WebSocket"]
 
@@ -190,7 +190,7 @@ class AsyncWebSocket:
 class WebSocket:
     """A WebSocket, open inside ``with``; each method is that of :class:`AsyncWebSocket`, done when it returns."""
 
-    def __init__(self, socket: AsyncWebSocket, thread: _LoopThread) -> None:
+    def __init__(self, socket: AsyncWebSocket, thread: LoopThread) -> None:
         self._socket = socket
         self._thread = thread
 
