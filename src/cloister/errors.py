@@ -20,21 +20,39 @@ __all__ = [
     "AddressRefused",
     "BadMessage",
     "BrowserClosed",
+    "CapabilityRefused",
     "ChannelClosed",
     "CircuitOpen",
     "CloisterError",
     "ConnectionClosed",
+    "CpuLimit",
+    "DependencyError",
+    "HostError",
     "ImageError",
     "InvalidArgument",
     "LaunchError",
+    "LimitExceeded",
+    "ManifestError",
+    "MemoryLimit",
     "NavigationError",
+    "NoSuchFunction",
+    "NoSuchPlugin",
+    "NotSendable",
     "OutOfDescriptors",
+    "OutputLimit",
     "PageClosed",
     "PageCrashed",
+    "PluginCrashed",
+    "PluginError",
+    "PluginRaised",
     "ProcessError",
+    "ProcessLimit",
     "ProcessLost",
     "RequestFailed",
+    "ResultLimit",
+    "RuntimeClosed",
     "SandboxUnavailable",
+    "Timeout",
     "TimeoutError",
     "descriptors_left",
     "printable",
@@ -195,3 +213,111 @@ class PageCrashed(CloisterError):
         self.signal = self.end.signal if isinstance(self.end, ends.Crashed) else stopped
         self.exit_code = self.end.code if isinstance(self.end, ends.Exited) else None
         super().__init__(f"{printable(url, 200)}: the page's process {self.end}. page.reload() starts anew")
+
+
+# ── plugins ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class PluginError(CloisterError):
+    """Something about a plugin."""
+
+
+class RuntimeClosed(PluginError):
+    """The runtime, or the pool, was closed before this could be done."""
+
+
+class ManifestError(PluginError, ValueError):
+    """A manifest cannot be what was meant. ``key`` is which one ("limits.memory"), ``line`` where it is in the file;
+    None where that is not known."""
+
+    def __init__(self, source: str, key: str | None, line: int | None, why: str) -> None:
+        self.key = key
+        self.line = line
+        self.why = printable(why)
+        where = printable(source, 200) + (f", line {line}" if line is not None else "")
+        super().__init__(f"{where}: {f'{printable(key, 80)}: ' if key else ''}{self.why}")
+
+
+class DependencyError(PluginError):
+    """A plugin that another one needs is not there, is of another version, or needs that one itself."""
+
+
+class CapabilityRefused(PluginError):
+    """A capability that does not exist, that this version cannot hold, or that was granted without what it needs."""
+
+
+class NoSuchPlugin(PluginError, LookupError):
+    """No plugin of that name is loaded."""
+
+
+class NoSuchFunction(PluginError, LookupError):
+    """The plugin does not export a function of that name."""
+
+
+class NotSendable(PluginError, TypeError):
+    """A value that does not travel between processes. The message says where it is: ``args[0]["x"]``."""
+
+
+class HostError(PluginError):
+    """For host functions to raise: its message reaches the plugin. Of any other exception only the type does."""
+
+
+class PluginRaised(PluginError):
+    """The plugin raised an exception. ``type_name``, ``message`` and ``traceback`` are the plugin's own words: the last
+    two may have several lines, with no other control character in them."""
+
+    def __init__(self, plugin: str, type_name: str, message: str, traceback: str) -> None:
+        self.plugin = plugin
+        self.type_name = printable(type_name, 200)
+        self.message = _lines(message)
+        self.traceback = _lines(traceback)
+        super().__init__(f"{plugin} raised {self.type_name}: {printable(message)}")
+
+
+def _lines(text: str) -> str:
+    return "\n".join(printable(line, 10_000) for line in text.split("\n"))
+
+
+class PluginCrashed(PluginError):
+    """The plugin's process ended. ``end`` says how (:mod:`cloister.ends`); the next call starts a new process."""
+
+    retriable = True
+
+    def __init__(self, plugin: str, end: End) -> None:
+        from . import ends  # as for PageCrashed
+
+        self.plugin = plugin
+        self.end = end
+        stopped = signal.SIGSYS if isinstance(end, ends.SandboxViolation) else None
+        self.signal = end.signal if isinstance(end, ends.Crashed) else stopped
+        self.exit_code = end.code if isinstance(end, ends.Exited) else None
+        super().__init__(f"{plugin}: its process {end}. The next call starts a new one")
+
+
+class LimitExceeded(PluginError):
+    """A plugin went beyond one of its limits. Its process was ended, but for :class:`ResultLimit`, and the next call
+    gets a new one."""
+
+
+class Timeout(LimitExceeded, TimeoutError):
+    """The call took longer than it might (``timeout``)."""
+
+
+class MemoryLimit(LimitExceeded):
+    """It needed more memory than it may have (``memory``)."""
+
+
+class CpuLimit(LimitExceeded):
+    """The call used more processor time than it might (``cpu_time``)."""
+
+
+class OutputLimit(LimitExceeded):
+    """It wrote and logged more in one call than it might (``output``)."""
+
+
+class ResultLimit(LimitExceeded):
+    """The result is larger than it may be (``result``, or ``file_size`` for a buffer)."""
+
+
+class ProcessLimit(LimitExceeded):
+    """It started a process or a thread, and may not (``threads``; processes are never allowed)."""

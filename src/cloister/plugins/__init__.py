@@ -1,0 +1,1 @@
+"""The privileged side of plugins: manifests, what each may do, their processes, and calls."""
