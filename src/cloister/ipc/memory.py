@@ -8,9 +8,19 @@ import mmap
 import os
 
 from ..errors import BadMessage, descriptors_left
-from .descriptors import BITMAP_SEALS, F_ADD_SEALS, F_GET_SEALS, F_SEAL_SEAL, SEALED
+from .descriptors import BITMAP_SEALS, F_ADD_SEALS, F_GET_SEALS, F_SEAL_SEAL, SEALED, SHARED
 
-__all__ = ["create", "create_bitmap", "map_bitmap", "map_sealed", "read_sealed", "seal", "sealed"]
+__all__ = [
+    "create",
+    "create_bitmap",
+    "map_bitmap",
+    "map_sealed",
+    "map_shared",
+    "read_sealed",
+    "seal",
+    "seal_shared",
+    "sealed",
+]
 
 MFD_NOEXEC_SEAL = 0x0008  # Linux 6.3: never executable, and never made so
 
@@ -68,6 +78,17 @@ def map_sealed(fd: int, size: int) -> mmap.mmap:
     """Map a sealed memfd for reading: it stays as it is for as long as it is mapped."""
     _check(fd, size, SEALED)
     return mmap.mmap(fd, size, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
+
+
+def map_shared(fd: int, size: int) -> mmap.mmap:
+    """Map for reading what its maker may still write to. For memory of a peer that is trusted to leave it alone."""
+    _check(fd, size, BITMAP_SEALS)
+    return mmap.mmap(fd, size, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
+
+
+def seal_shared(fd: int) -> None:
+    """From here on nobody grows or shrinks ``fd``, and nobody writes to it but by mappings that are there now."""
+    fcntl.fcntl(fd, F_ADD_SEALS, SHARED | F_SEAL_SEAL)
 
 
 def read_sealed(fd: int, size: int) -> bytes:

@@ -14,6 +14,7 @@ MODULES = {
     "request_server": "cloister.request_server.main",
     "image_decoder": "cloister.image_decoder.main",
     "web_content": "cloister.web_content.main",
+    "plugin_host": "cloister.plugin_host.main",
 }
 
 HOST_NETWORK = frozenset({"lookup_server"})

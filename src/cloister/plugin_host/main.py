@@ -1,0 +1,57 @@
+"""The plugin_host's entry: channels[0] loads a plugin and calls it, until nobody asks any more."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from cloister.interfaces.control import CONTROL, Ready
+from cloister.interfaces.plugin_host import PLUGIN, Options, PreloadOptions, Raised
+from cloister.ipc.codec import Packet, codec
+from cloister.ipc.start import Start
+from cloister.sandbox import enter
+
+from . import library
+from .conversation import Conversation
+from .sandbox import POLICY as _DEFAULT
+from .sandbox import policy, with_limits
+
+__all__ = ["POLICY", "main", "preload"]
+
+POLICY = _DEFAULT
+"""Once preloaded, that of what this branch forks."""
+
+_used = (0, 0)
+
+
+def preload(options: bytes) -> None:
+    """Import what cannot be imported after lock-down. ``options`` are none, or the msgpack of PreloadOptions."""
+    global POLICY, _used  # noqa: PLW0603 - a branch is of one kind for good
+    wanted = msgspec.msgpack.decode(options, type=PreloadOptions) if options else PreloadOptions()
+    library.import_all(wanted.modules)
+    POLICY = policy(wanted, library.folders_of(wanted.modules))
+    library.Finder.of(library.paths()).install()
+    codec(PLUGIN, "server")
+    codec(CONTROL, "server")
+    for kind in (Options, Raised):
+        msgspec.msgpack.Decoder(kind)
+    _used = _memory_in_use()
+
+
+def main(start: Start) -> None:
+    """Lock down, then serve."""
+    options = msgspec.msgpack.decode(start.options, type=Options)
+    report = enter(with_limits(POLICY, options, _used), allow_degraded=start.allow_degraded)
+    ready = Ready(tuple(report.layers), tuple(report.missing))
+    start.control.send(codec(CONTROL, "server").encode(Packet.EVENT, 0, ready))
+    os.environ.update(options.environment)
+    Conversation(start.control, start.channels[0], options).serve()
+
+
+def _memory_in_use() -> tuple[int, int]:
+    """Bytes of private writable memory, and of addresses, as RLIMIT_DATA and RLIMIT_AS count them."""
+    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    data, addresses = (int(fields[name].split()[0]) * 1024 for name in ("VmData", "VmSize"))
+    return data, addresses

@@ -1,0 +1,316 @@
+"""One plugin_host as the host sees it: what is asked of it, and how everything that it sends is judged.
+
+A thread that calls a plugin talks to it by itself, on a channel of its own: an event loop in between would double what
+a call costs. Starting and ending processes is the event loop's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import logging
+import os
+import select
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from .. import ends
+from ..errors import (
+    BadMessage,
+    ChannelClosed,
+    CloisterError,
+    CpuLimit,
+    HostError,
+    MemoryLimit,
+    NotSendable,
+    OutOfDescriptors,
+    OutputLimit,
+    PluginCrashed,
+    ProcessLimit,
+    Timeout,
+)
+from ..interfaces.base import Message, Request
+from ..interfaces.plugin_host import (
+    PLUGIN,
+    CallHost,
+    HostReturned,
+    Logged,
+    Outcome,
+    Printed,
+    Raised,
+    Returned,
+)
+from ..ipc import Channel, Descriptors, blob, values
+from ..ipc.codec import Packet, codec, decoded
+from ..process import ChildProcess
+from ..process.throttle import Throttle
+from ..process.usage import cpu_seconds
+from .limits import Limits
+
+__all__ = ["Answer", "HostFunctions", "HostProcess"]
+
+log = logging.getLogger("cloister.plugins")
+
+HostFunctions = Mapping[str, Callable[..., Any]]
+
+_STARTS_PROCESSES: Final = frozenset({"clone", "clone3", "fork", "vfork"})
+_END_TIMEOUT: Final = 2.0
+"""Seconds that a process has between closing its channel and its end; then it is ended."""
+_LOOK_AT_CPU: Final = 0.05
+"""Seconds between two looks at the processor time of a call that has a limit of it."""
+_raised_decoder: Final = msgspec.msgpack.Decoder(Raised)
+
+
+class Answer(NamedTuple):
+    """What came of a request: a value (of VALUE), a stream's number, or a Raised."""
+
+    outcome: Outcome
+    value: Any
+    stream: int
+
+
+class HostProcess:
+    """For one thread at a time. ``tell`` hears of what the plugin prints and logs."""
+
+    def __init__(
+        self,
+        name: str,
+        child: ChildProcess,
+        channel: Channel,
+        limits: Limits,
+        *,
+        functions: HostFunctions,
+        tell: Callable[[Printed | Logged], None],
+    ) -> None:
+        """In the event loop's thread."""
+        self.name = name
+        self.child = child
+        self.heard = time.monotonic()
+        """When something was last asked, or came."""
+        self.asked: float | None = None
+        """Since when it owes an answer."""
+        self._channel = channel
+        self._limits = limits
+        self._functions = functions
+        self._tell = tell
+        self._codec = codec(PLUGIN, "client")
+        self._number = 0
+        self._doomed = False
+        self._ended = threading.Event()
+        self._loop = asyncio.get_running_loop()
+        self._poll = select.poll()
+        self._poll.register(channel.fileno(), select.POLLIN)
+        child.when_ended(self._ended.set)
+        if limits.cpu_percent is not None:
+            throttle = Throttle(child.pid, child.pidfd, limits.cpu_percent)
+            child.when_ended(throttle.close)
+
+    @property
+    def is_alive(self) -> bool:
+        return not self._doomed and not self._ended.is_set()
+
+    @property
+    def end(self) -> ends.End | None:
+        """How it ended; None while it lives."""
+        return self.child.ending
+
+    def ask(self, message: Request[Returned], fds: list[int], timeout: float) -> Answer:
+        """Send ``message`` with ``fds``, which are closed, and wait for the answer.
+
+        Whatever this raises but OutOfDescriptors, the process is ended, or about to be: :class:`Timeout` and the other
+        limits, :class:`PluginCrashed`.
+        """
+        deadline = time.monotonic() + timeout
+        self._number = self._number % (2**32 - 1) + 1
+        self.asked = self.heard = time.monotonic()
+        try:
+            self._send(Packet.REQUEST, self._number, message, fds, deadline)
+            return self._answer(deadline, timeout)
+        except ChannelClosed:
+            raise self._why_gone() from None
+        except BadMessage as error:
+            self.kill(ends.BadMessage(str(error)[:400]))
+            raise self._why_gone() from error
+        except CloisterError as error:
+            if not isinstance(error, OutOfDescriptors):
+                self.kill(ends.Killed(str(error)[:400], quiet=True))
+            raise
+        except BaseException:  # Ctrl-C: nobody will take the answer
+            self.kill(ends.Killed("nobody waits for its answer any more", quiet=True))
+            raise
+        finally:
+            self.asked = None
+
+    def kill(self, why: ends.End) -> None:
+        """End the process soon. From any thread."""
+        self._doomed = True
+        self._in_loop(lambda: self.child.kill(why))
+
+    def release(self, why: ends.End) -> concurrent.futures.Future[None] | None:
+        """End it and let go of all that it has. From any thread; done when that is done."""
+        self._doomed = True
+        try:
+            return asyncio.run_coroutine_threadsafe(self.child.end(why), self._loop)
+        except RuntimeError:
+            return None  # the loop is closed, and with it everything
+
+    def _in_loop(self, work: Callable[[], None]) -> None:
+        try:
+            self._loop.call_soon_threadsafe(work)
+        except RuntimeError:
+            return  # the loop is closed: every process is ended
+
+    # ── what comes ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _answer(self, deadline: float, timeout: float) -> Answer:
+        wait = self._waiting(deadline, timeout)
+        told = 0
+        while True:
+            wait()
+            data, fds = self._channel.receive()
+            self.heard = time.monotonic()
+            packet, number, message = self._codec.decode(data)
+            if message is None:
+                raise BadMessage("a plugin cancelled what it had not asked")
+            fds.check(message.expected_descriptors())
+            match message:
+                case Returned() if packet is Packet.REPLY:
+                    if number != self._number:
+                        raise BadMessage("an answer came to what was not asked")
+                    return self._judged(message, fds)
+                case CallHost():
+                    self._call_host(number, message, fds, deadline)
+                case Printed() | Logged():
+                    told += len(message.text)
+                    if told > self._limits.bytes_of("output"):
+                        raise OutputLimit(
+                            f"{self.name} printed and logged more than {self._limits.output} bytes in one call"
+                        )
+                    self._tell(message)
+                case _:
+                    raise BadMessage(f"{type(message).__name__} came where an answer was due")
+
+    def _waiting(self, deadline: float, timeout: float) -> Callable[[], None]:
+        """What waits for one packet. Raises :class:`Timeout` or :class:`CpuLimit`."""
+        limit = self._limits.cpu_time
+        began = cpu_seconds(self.child.pid) if limit is not None else None
+
+        def wait() -> None:
+            while True:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise Timeout(
+                        f"{self.name} did not answer within {timeout:g} s, and its process was ended"
+                    )
+                pause = left if limit is None else min(left, _LOOK_AT_CPU)
+                if self._poll.poll(pause * 1000 + 1):
+                    return
+                if limit is not None and began is not None:
+                    used = cpu_seconds(self.child.pid)
+                    if used is not None and used - began > limit:
+                        raise CpuLimit(
+                            f"{self.name} used more than {limit:g} s of processor time in one call"
+                        )
+
+        return wait
+
+    def _judged(self, message: Returned, fds: Descriptors) -> Answer:
+        body = blob.unpack(message.body, fds, max(self._limits.bytes_of("result"), _LARGEST_RAISED))
+        match message.outcome:
+            case Outcome.VALUE:
+                if len(body) > self._limits.bytes_of("result"):
+                    raise BadMessage(f"a result of {len(body)} bytes came")
+                self._check_buffers(fds)
+                return Answer(Outcome.VALUE, values.unpack(body, fds), 0)
+            case Outcome.STREAM | Outcome.END:
+                return Answer(message.outcome, None, message.stream)
+            case Outcome.NO_MEMORY:
+                raise MemoryLimit(
+                    f"{self.name} needed more memory than it may have (memory: {self._limits.memory} bytes), and its "
+                    "process was ended"
+                )
+            case _:
+                told = decoded(_raised_decoder, body, "an exception came that")
+                return Answer(message.outcome, told, 0)
+
+    def _check_buffers(self, fds: Descriptors) -> None:
+        for fd in fds.borrow():
+            if (size := os.fstat(fd).st_size) > self._limits.bytes_of("file_size"):
+                raise BadMessage(f"a buffer of {size} bytes came")
+
+    # ── what it asks of the host ─────────────────────────────────────────────────────────────────────────────────
+
+    def _call_host(self, number: int, message: CallHost, fds: Descriptors, deadline: float) -> None:
+        body = blob.unpack(message.body, fds, self._limits.bytes_of("result"))
+        self._check_buffers(fds)
+        arguments = values.unpack(body, fds)
+        if not isinstance(arguments, list):
+            raise BadMessage("arguments came that are not a list")
+        outcome, answer, memfds = self._run(message.function, arguments)
+        field, large = blob.pack(answer)
+        reply = HostReturned(outcome, field, len(memfds))
+        self._send(Packet.REPLY, number, reply, [*memfds, *large], deadline)
+
+    def _run(self, name: str, arguments: list[Any]) -> tuple[Outcome, bytes, list[int]]:
+        function = self._functions.get(name)
+        if function is None:
+            return Outcome.RAISED, _told("NoSuchFunction", "the host has no function of that name"), []
+        try:
+            return Outcome.VALUE, *values.pack(function(*arguments), "result")
+        except HostError as error:
+            return Outcome.RAISED, _told("HostError", str(error)), []
+        except NotSendable as error:
+            log.warning("host function %s: %s", name, error)
+            return Outcome.RAISED, _told("NotSendable", "its result does not travel"), []
+        except Exception as error:
+            # Its message may hold a path, or a password: that is for the host to read.
+            log.exception("host function %s failed, called by %s", name, self.name)
+            return Outcome.RAISED, _told(type(error).__name__, ""), []
+
+    def _send(self, packet: Packet, number: int, message: Message, fds: list[int], deadline: float) -> None:
+        try:
+            data = self._codec.encode(packet, number, message)
+            while True:
+                try:
+                    self._channel.send(data, fds)
+                    return
+                except BlockingIOError:
+                    self._until_writable(deadline)
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _until_writable(self, deadline: float) -> None:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise Timeout(f"{self.name} did not take what was sent to it, and its process was ended")
+        poll = select.poll()
+        poll.register(self._channel.fileno(), select.POLLOUT)
+        poll.poll(min(left, 0.1) * 1000 + 1)  # the system may lack room, and then says nothing
+
+    # ── how it ended ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _why_gone(self) -> CloisterError:
+        if not self._ended.wait(_END_TIMEOUT):
+            self.kill(ends.Killed("it closed its channel, and went on"))
+            self._ended.wait(_END_TIMEOUT)
+        end = self.end or ends.Exited(None)
+        if isinstance(end, ends.OutOfMemory):
+            return MemoryLimit(f"{self.name} ran out of memory (memory: {self._limits.memory} bytes)")
+        if isinstance(end, ends.SandboxViolation) and end.syscall in _STARTS_PROCESSES:
+            return ProcessLimit(
+                f"{self.name} tried to start a process or a thread, and its process was ended"
+            )
+        return PluginCrashed(self.name, end)
+
+
+_LARGEST_RAISED: Final = 256 * 1024
+"""Bytes of an exception: what Raised allows, four to a character, and more."""
+
+
+def _told(kind: str, message: str) -> bytes:
+    return msgspec.msgpack.encode(Raised(kind[:200], message[:4000]))

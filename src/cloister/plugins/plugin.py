@@ -1,0 +1,461 @@
+"""One plugin: its code, its process, which is a new one after each that ended, and calls."""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import contextlib
+import dataclasses
+import logging
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple, TypeVar
+
+from .. import ends
+from ..errors import (
+    InvalidArgument,
+    NoSuchFunction,
+    NotSendable,
+    PluginCrashed,
+    PluginError,
+    PluginRaised,
+    ResultLimit,
+    RuntimeClosed,
+    Timeout,
+    printable,
+)
+from ..interfaces.plugin_host import (
+    Call,
+    CloseStream,
+    Load,
+    LoadFunction,
+    Logged,
+    Next,
+    Options,
+    Outcome,
+    PreloadOptions,
+    Printed,
+    Raised,
+)
+from ..ipc import Descriptors, blob, values
+from .capabilities import Held
+from .host_process import Answer, HostFunctions, HostProcess
+from .limits import Limits
+from .manifest import Manifest
+from .zygotes import Zygotes
+
+__all__ = [
+    "Crashed",
+    "Invocation",
+    "LogLine",
+    "Plugin",
+    "Running",
+    "Spec",
+    "Status",
+    "Stream",
+    "Terminated",
+    "Unresponsive",
+]
+
+T = TypeVar("T")
+
+_SILENCE: Final = 1.0
+"""Seconds without a word, while an answer is due, after which a plugin is unresponsive."""
+_OUTPUT_KEPT: Final = 64 * 1024  # characters
+_LOGS_KEPT: Final = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Running:
+    """It has a process, which answers or has nothing to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Crashed:
+    """Its process ended by itself; the next call starts a new one."""
+
+    exit_code: int | None
+    signal: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Terminated:
+    """Its process was ended, for ``reason``; unless it was unloaded, the next call starts a new one."""
+
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Unresponsive:
+    """It works on a call, and has not said anything for ``seconds``."""
+
+    seconds: float
+
+
+Status = Running | Crashed | Terminated | Unresponsive
+
+
+class LogLine(NamedTuple):
+    """One record of a plugin's logging; its own words."""
+
+    level: int
+    logger: str
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """Everything that a process of the plugin is made from."""
+
+    name: str
+    code: bytes
+    is_function: bool = False
+    manifest: Manifest | None = None
+    limits: Limits = dataclasses.field(default_factory=lambda: Limits().filled())
+    held: Held = dataclasses.field(default_factory=Held)
+    modules: tuple[str, ...] = ()
+    functions: HostFunctions = dataclasses.field(default_factory=dict)
+
+    @property
+    def preload(self) -> PreloadOptions:
+        return PreloadOptions(self.modules, self.held.read_paths, bool(self.limits.threads))
+
+    @property
+    def options(self) -> Options:
+        return Options(
+            memory=self.limits.bytes_of("memory"),
+            open_files=self.limits.open_files or 0,
+            file_size=self.limits.bytes_of("file_size"),
+            result=self.limits.bytes_of("result"),
+            environment=self.held.environment,
+        )
+
+
+def _status_of(end: ends.End | None) -> Status:
+    match end:
+        case ends.Killed(reason=reason):
+            return Terminated(reason)
+        case ends.Crashed(signal=number):
+            return Crashed(None, number)
+        case ends.Exited(code=code):
+            return Crashed(code, None)
+    return Terminated("it is being ended" if end is None else str(end))
+
+
+class Plugin:
+    """A plugin that is loaded. Any thread may call it; it does one thing at a time, and who comes meanwhile waits.
+
+    Each call has a deadline, and a plugin that misses it is ended. A plugin whose process has ended gets a new one with
+    the next call, in which its source has been run anew.
+    """
+
+    def __init__(
+        self, spec: Spec, zygotes: Zygotes, run: Callable[[Coroutine[Any, Any, HostProcess]], HostProcess]
+    ) -> None:
+        """``run`` runs a coroutine in the event loop of ``zygotes``."""
+        self.spec = spec
+        self.name = spec.name
+        self.exports: tuple[str, ...] = ()
+        """The functions that can be called."""
+        self._zygotes = zygotes
+        self._run = run
+        self._lock = threading.Lock()
+        self._holder: int | None = None
+        self._process: HostProcess | None = None
+        self._closed = False
+        self._output: collections.deque[str] = collections.deque()
+        self._output_size = 0
+        self._logs: collections.deque[LogLine] = collections.deque(maxlen=_LOGS_KEPT)
+        self._log = logging.getLogger(f"cloister.plugin.{spec.name}")
+
+    def __repr__(self) -> str:
+        return f"<Plugin {self.name} {self.status}>"
+
+    @property
+    def manifest(self) -> Manifest | None:
+        return self.spec.manifest
+
+    @property
+    def status(self) -> Status:
+        process = self._process
+        if self._closed or process is None:
+            return Terminated("it was unloaded" if self._closed else "it has no process yet")
+        asked = process.asked
+        if process.is_alive:
+            silent = time.monotonic() - process.heard
+            return Unresponsive(silent) if asked is not None and silent > _SILENCE else Running()
+        return _status_of(process.end)
+
+    @property
+    def output(self) -> str:
+        """What it printed last, standard error included: 64 Ki characters at the most, in its own words."""
+        return "".join(self._output)
+
+    @property
+    def logs(self) -> list[LogLine]:
+        """What it logged last: a thousand records at the most."""
+        return list(self._logs)
+
+    def load(self) -> None:
+        """Start its process and run its source. Raises :class:`PluginRaised` when that raises, a limit, and as
+        :meth:`Zygotes.fork`."""
+        with self._turn(self._timeout(None)) as deadline:
+            self._ensure(deadline)
+
+    def call(self, function: str, /, *arguments: Any, timeout: float | None = None, **named: Any) -> Any:
+        """What ``function`` returns; a :class:`Stream` if it returns a generator.
+
+        ``timeout`` is in seconds, and no longer than the limit. Raises :class:`PluginRaised` when the function does,
+        :class:`NotSendable` before anything is sent, :class:`NoSuchFunction`, :class:`PluginCrashed`, and the limits.
+        """
+        return Invocation(self, function, arguments, named, timeout).run()
+
+    def run(
+        self,
+        function: str,
+        body: bytes,
+        fds: Descriptors,
+        timeout: float | None,
+        begin: Callable[[HostProcess], None],
+    ) -> Any:
+        """A call that is packed already; ``begin`` hears of the process when it is its turn, and may raise."""
+        with self._turn(self._timeout(timeout)) as deadline:
+            process = self._ensure(deadline)
+            begin(process)
+            field, large = blob.pack(body)
+            message = Call(function, field, len(fds))
+            return self._result(process, self._ask(process, message, [*fds.release(), *large], deadline))
+
+    def restart(self) -> None:
+        """End its process, and start another."""
+        with self._turn(self._timeout(None)) as deadline:
+            self._let_go("it was restarted")
+            self._ensure(deadline)
+
+    def stop(self, reason: str) -> None:
+        """End its process now, also while it works on a call, which then raises :class:`PluginCrashed`."""
+        process = self._process
+        if process is not None:
+            process.kill(ends.Killed(reason, quiet=True))
+
+    def close(self) -> concurrent.futures.Future[None] | None:
+        """Unload it: end its process, and let every further call raise :class:`RuntimeClosed`."""
+        self._closed = True
+        process = self._process
+        return None if process is None else process.release(ends.Killed("it was unloaded", quiet=True))
+
+    # ── one thing at a time ──────────────────────────────────────────────────────────────────────────────────────
+
+    def _timeout(self, timeout: float | None) -> float:
+        most = self.spec.limits.timeout or 0.0
+        if timeout is None:
+            return most
+        if not timeout > 0:
+            raise InvalidArgument(f"timeout is {timeout!r}: seconds, more than 0")
+        return min(timeout, most)
+
+    @contextlib.contextmanager
+    def _turn(self, seconds: float) -> Iterator[float]:
+        """Wait until it is this thread's turn; the deadline, on the clock of time.monotonic()."""
+        deadline = time.monotonic() + seconds
+        if self._holder == threading.get_ident():
+            raise PluginError(f"{self.name} is called by a host function that it is itself waiting for")
+        if not self._lock.acquire(timeout=seconds):
+            raise Timeout(f"{self.name} was busy for {seconds:g} s")
+        self._holder = threading.get_ident()
+        try:
+            yield deadline
+        finally:
+            self._holder = None
+            self._lock.release()
+
+    def _ensure(self, deadline: float) -> HostProcess:
+        """The process, loaded. A new one if there is none that lives."""
+        if self._closed:
+            raise RuntimeClosed(f"{self.name} was unloaded")
+        process = self._process
+        if process is not None and process.is_alive:
+            return process
+        self._let_go("it had ended")
+        process = self._process = self._run(self._fork())
+        if self._closed:  # meanwhile
+            self.close()
+            raise RuntimeClosed(f"{self.name} was unloaded")
+        field, large = blob.pack(self.spec.code)
+        message = (LoadFunction if self.spec.is_function else Load)(self.name, field)
+        try:
+            answer = self._ask(process, message, large, deadline)
+            self.exports = self._exported(self._result(process, answer))
+        except BaseException:
+            self._let_go("it could not be loaded")
+            raise
+        return process
+
+    async def _fork(self) -> HostProcess:
+        spec = self.spec
+        child, channel = await self._zygotes.fork(spec.preload, spec.options)
+        return HostProcess(self.name, child, channel, spec.limits, functions=spec.functions, tell=self._hear)
+
+    def _exported(self, names: Any) -> tuple[str, ...]:
+        if (
+            not isinstance(names, list)
+            or not all(isinstance(name, str) for name in names)
+            or len(names) > 10_000
+        ):
+            raise PluginError(f"{self.name} gave no list of its functions")
+        if self.spec.manifest is None:
+            return tuple(printable(name, 200) for name in names)
+        if missing := [name for name in self.spec.manifest.exports if name not in names]:
+            raise NoSuchFunction(f"{self.name} does not have what its manifest exports: {', '.join(missing)}")
+        return self.spec.manifest.exports
+
+    def _let_go(self, reason: str) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.release(ends.Killed(reason, quiet=True))
+
+    def _ask(
+        self,
+        process: HostProcess,
+        message: Load | LoadFunction | Call | Next | CloseStream,
+        fds: list[int],
+        deadline: float,
+    ) -> Answer:
+        return process.ask(message, fds, max(0.0, deadline - time.monotonic()))
+
+    def _result(self, process: HostProcess, answer: Answer) -> Any:
+        match answer.outcome:
+            case Outcome.VALUE:
+                return answer.value
+            case Outcome.STREAM:
+                return Stream(self, process, answer.stream)
+            case Outcome.END:
+                raise PluginError(f"{self.name} ended a stream that it had not begun")
+        told: Raised = answer.value
+        match answer.outcome:
+            case Outcome.NOT_SENDABLE:
+                raise NotSendable(f"{self.name}: {printable(told.message)}")
+            case Outcome.TOO_LARGE:
+                raise ResultLimit(f"{self.name}: {printable(told.message)}")
+            case Outcome.NO_FUNCTION:
+                raise NoSuchFunction(f"{self.name} has no function {printable(told.message, 80)}")
+        raise PluginRaised(self.name, told.type_name, told.message, told.traceback)
+
+    # ── streams, and what it says besides ────────────────────────────────────────────────────────────────────────
+
+    def next_of(self, process: HostProcess, number: int, timeout: float | None) -> Any:
+        """The next value of a stream of ``process``. Raises StopIteration at its end, and as :meth:`call`."""
+        with self._turn(self._timeout(timeout)) as deadline:
+            if process is not self._process or not process.is_alive:
+                raise PluginCrashed(self.name, process.end or ends.Exited(None))
+            answer = self._ask(process, Next(number), [], deadline)
+            if answer.outcome is Outcome.END:
+                raise StopIteration
+            return self._result(process, answer)
+
+    def close_stream(self, process: HostProcess, number: int) -> None:
+        with self._turn(self._timeout(None)) as deadline:
+            if process is self._process and process.is_alive:
+                self._ask(process, CloseStream(number), [], deadline)
+
+    def _hear(self, said: Printed | Logged) -> None:
+        if isinstance(said, Logged):
+            text = printable(said.text, 10_000)
+            self._logs.append(LogLine(said.level, printable(said.logger, 200), text))
+            self._log.log(said.level, "%s", text)
+            return
+        self._output.append(said.text)
+        self._output_size += len(said.text)
+        while self._output_size - len(self._output[0]) > _OUTPUT_KEPT:
+            self._output_size -= len(self._output.popleft())
+
+
+class Invocation:
+    """One call, which another thread may cancel."""
+
+    def __init__(
+        self,
+        plugin: Plugin,
+        function: str,
+        arguments: Sequence[Any],
+        named: Mapping[str, Any],
+        timeout: float | None,
+    ) -> None:
+        """Raises :class:`NotSendable` and :class:`NoSuchFunction`: before it is anybody's turn."""
+        if plugin.exports and function not in plugin.exports:
+            what = f"{plugin.name} exports {', '.join(plugin.exports)}, and not {printable(function, 80)}"
+            raise NoSuchFunction(what)
+        self._plugin = plugin
+        self._function = function
+        self._timeout = timeout
+        body, memfds = values.pack_call(arguments, named)
+        self._body = body
+        self._fds = Descriptors(memfds)
+        self._lock = threading.Lock()
+        self._process: HostProcess | None = None
+        self._cancelled = False
+
+    def run(self) -> Any:
+        """As :meth:`Plugin.call`. Raises concurrent.futures.CancelledError when it was cancelled."""
+        try:
+            return self._plugin.run(self._function, self._body, self._fds, self._timeout, self._begin)
+        except PluginError:
+            if self._cancelled:
+                raise concurrent.futures.CancelledError from None
+            raise
+        finally:
+            self._process = None
+            self._fds.close()
+
+    def cancel(self) -> None:
+        """Never begin, or end the process that works on it. From any thread."""
+        with self._lock:
+            self._cancelled = True
+            process = self._process
+        if process is not None:
+            process.kill(ends.Killed("its call was cancelled", quiet=True))
+
+    def _begin(self, process: HostProcess) -> None:
+        with self._lock:
+            if self._cancelled:
+                raise concurrent.futures.CancelledError
+            self._process = process
+
+
+class Stream(Iterator[Any]):
+    """What a generator of a plugin yields, as it is asked for: the plugin works on the next value only then.
+
+    Its process ends it, as does :meth:`close`, and leaving the ``with`` block.
+    """
+
+    def __init__(self, plugin: Plugin, process: HostProcess, number: int) -> None:
+        self._plugin = plugin
+        self._process = process
+        self._number = number
+        self._done = False
+
+    def __next__(self) -> Any:
+        return self.next()
+
+    def next(self, timeout: float | None = None) -> Any:
+        """The next value, within ``timeout`` seconds. Raises StopIteration at the end."""
+        if self._done:
+            raise StopIteration
+        try:
+            return self._plugin.next_of(self._process, self._number, timeout)
+        except BaseException:
+            self._done = True
+            raise
+
+    def close(self) -> None:
+        """Have the plugin close its generator. Closing twice is fine."""
+        if not self._done:
+            self._done = True
+            self._plugin.close_stream(self._process, self._number)
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()

@@ -1,0 +1,207 @@
+"""Plugins that nobody vouches for, each in a process of its own, for programs without asyncio."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import os
+import re
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from ..errors import InvalidArgument, PluginError, RuntimeClosed
+from ..interfaces.plugin_host import PreloadOptions
+from ..process.loop_thread import CLOSE_TIMEOUT, LoopThread
+from . import manifest as manifests
+from .capabilities import resolve
+from .functions import bundle
+from .host_process import HostFunctions
+from .limits import Limits
+from .plugin import Plugin, Spec, Status
+from .registry import Registry
+from .zygotes import Zygotes
+
+__all__ = ["PluginRuntime"]
+
+Grants = Mapping[str, Iterable[str]]
+
+
+class PluginRuntime:
+    """Loads plugins, and calls them::
+
+        with PluginRuntime() as runtime:
+            runtime.load_source("def double(x): return 2 * x", name="arithmetic")
+            print(runtime.call("arithmetic", "double", 21))
+
+    Started when this returns. May be used from several threads.
+    """
+
+    def __init__(
+        self, *, limits: Limits | None = None, modules: Iterable[str] = (), allow_degraded: bool = False
+    ) -> None:
+        """``limits`` hold for each plugin, unless it is loaded with others. ``modules`` are what plugins may import of
+        what is installed here, besides the standard library.
+
+        Raises :class:`SandboxUnavailable` naming the layers that this kernel lacks, or :class:`LaunchError`.
+        """
+        self._limits = limits or Limits()
+        self._modules = tuple(modules)
+        self._registry = Registry()
+        self._thread = LoopThread(lambda: RuntimeClosed("the plugin runtime is closed"))
+        self._zygotes = self._thread.run(_make(allow_degraded))
+        self._finalizer = weakref.finalize(self, _close, self._thread, self._zygotes, self._registry)
+        try:
+            self._thread.run(self._zygotes.warm(PreloadOptions(self._modules)))
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def plugins(self) -> tuple[Plugin, ...]:
+        """Those that are loaded."""
+        return self._registry.list()
+
+    def load(
+        self,
+        manifest: str | os.PathLike[str],
+        *,
+        grants: Grants | None = None,
+        limits: Limits | None = None,
+        functions: HostFunctions | None = None,
+    ) -> Plugin:
+        """Load the plugin of a manifest. It gets of its capabilities what ``grants`` says too, and may call the host's
+        ``functions``, by name.
+
+        Raises :class:`ManifestError`, :class:`CapabilityRefused`, :class:`DependencyError`, :class:`NoSuchFunction` for
+        an export that is missing, :class:`PluginRaised` when its code does, and what :meth:`Plugin.call` raises.
+        """
+        path = Path(manifest)
+        read = manifests.read(path)
+        if read.language != "python":
+            raise PluginError(f"{read.name} is in {read.language}: this version runs plugins in Python only")
+        source = manifests.read_source(read, path.parent)
+        present = {p.name: p.manifest.version for p in self.plugins if p.manifest is not None}
+        manifests.load_order([read], present)
+        return self._load(
+            Spec(
+                read.name,
+                source,
+                manifest=read,
+                limits=read.limits.within((limits or self._limits).filled()),
+                held=resolve(read.name, read.capabilities, grants or {}),
+                modules=self._modules,
+                functions=dict(functions or {}),
+            )
+        )
+
+    def load_source(
+        self,
+        code: str,
+        name: str,
+        *,
+        grants: Grants | None = None,
+        limits: Limits | None = None,
+        functions: HostFunctions | None = None,
+    ) -> Plugin:
+        """Load a plugin from its source. It exports its public functions, or what its ``__all__`` names.
+
+        Raises as :meth:`load`.
+        """
+        if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", name):
+            raise InvalidArgument(f"{name!r} is no name for a plugin: small letters, digits and hyphens")
+        return self._load(
+            Spec(
+                name,
+                code.encode(),
+                limits=(limits or self._limits).filled(),
+                held=resolve(name, None, grants or {}),
+                modules=self._modules,
+                functions=dict(functions or {}),
+            )
+        )
+
+    def function(
+        self, function: Callable[..., Any], *, limits: Limits | None = None, name: str = "function"
+    ) -> Plugin:
+        """A plugin, of no registered name, that has one ``function`` of this program: ``plugin.call(name, ...)``.
+
+        Raises :class:`NotSendable` when it refers to what does not travel.
+        """
+        spec = Spec(
+            name,
+            bundle(function),
+            is_function=True,
+            limits=(limits or self._limits).filled(),
+            modules=self._modules,
+        )
+        return self._plugin(spec)
+
+    def call(
+        self, name: str, function: str, /, *arguments: Any, timeout: float | None = None, **named: Any
+    ) -> Any:
+        """As :meth:`Plugin.call`. Raises :class:`NoSuchPlugin` besides."""
+        return self._registry.get(name).call(function, *arguments, timeout=timeout, **named)
+
+    def get(self, name: str) -> Plugin:
+        """The plugin of that name. Raises :class:`NoSuchPlugin`."""
+        return self._registry.get(name)
+
+    def status(self, name: str) -> Status:
+        """Whether the plugin runs, and if not, how it ended."""
+        return self._registry.get(name).status
+
+    def restart(self, name: str) -> None:
+        """As :meth:`Plugin.restart`."""
+        self._registry.get(name).restart()
+
+    def unload(self, name: str) -> None:
+        """End the plugin's process, and forget it."""
+        _wait(self._registry.remove(name).close())
+
+    def close(self) -> None:
+        """Unload every plugin and end every process. Closing twice is fine."""
+        self._finalizer()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def _plugin(self, spec: Spec) -> Plugin:
+        return Plugin(spec, self._zygotes, self._thread.run)
+
+    def _load(self, spec: Spec) -> Plugin:
+        plugin = self._plugin(spec)
+        self._registry.register(plugin)
+        try:
+            plugin.load()
+        except BaseException:
+            self.unload(plugin.name)
+            raise
+        return plugin
+
+
+async def _make(allow_degraded: bool) -> Zygotes:
+    return Zygotes(allow_degraded=allow_degraded)
+
+
+def _close(thread: LoopThread, zygotes: Zygotes, registry: Registry) -> None:
+    """Also the end of a runtime that nobody closed: dropped, or the program exits."""
+    leaving = [plugin.close() for plugin in registry.list()]
+    for each in leaving:
+        _wait(each)
+    try:
+        thread.run(zygotes.close(), CLOSE_TIMEOUT)
+    except (RuntimeClosed, concurrent.futures.TimeoutError):
+        pass
+    finally:
+        thread.stop()
+
+
+def _wait(leaving: concurrent.futures.Future[None] | None) -> None:
+    if leaving is not None:
+        with contextlib.suppress(concurrent.futures.TimeoutError, concurrent.futures.CancelledError):
+            leaving.result(CLOSE_TIMEOUT)

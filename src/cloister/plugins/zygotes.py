@@ -1,0 +1,101 @@
+"""The zygotes of a runtime: one for each set of modules, paths and powers that plugins share."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import msgspec
+
+from ..interfaces.plugin_host import Options, PreloadOptions
+from ..interfaces.zygote import PreloadKind
+from ..ipc import Channel
+from ..process import ChildProcess, Zygote
+from ..process.keep import Kept
+from ..process.kinds import MODULES
+
+__all__ = ["Zygotes"]
+
+log = logging.getLogger("cloister.plugins")
+
+_KIND = "plugin_host"
+_START_TIMEOUT = 20.0  # seconds
+
+
+class Zygotes:
+    """What a process may open and what it has in memory is decided before it is forked, so plugins that were granted
+    different things come from different zygotes. Each is started with its first plugin, and again when it ends.
+
+    For the running event loop.
+    """
+
+    def __init__(self, *, allow_degraded: bool) -> None:
+        self._allow_degraded = allow_degraded
+        self._kept: dict[PreloadOptions, Kept[Zygote]] = {}
+        self._starting: dict[PreloadOptions, asyncio.Future[Zygote]] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    async def fork(self, preload: PreloadOptions, options: Options) -> tuple[ChildProcess, Channel]:
+        """A process that is locked down and has loaded nothing yet, and its work channel.
+
+        Raises :class:`SandboxUnavailable`, :class:`LaunchError`, :class:`ProcessLost`, :class:`CircuitOpen` or
+        :class:`OutOfDescriptors`.
+        """
+        kept = await self._get(preload)
+        zygote = await kept.get(_START_TIMEOUT)
+        here, there = Channel.pair()
+        child = await zygote.fork(_KIND, msgspec.msgpack.encode(options), [there], keep=[here])
+        return child, here
+
+    async def warm(self, preload: PreloadOptions) -> None:
+        """Have the zygote for ``preload`` running. Raises as :meth:`fork`."""
+        await self._get(preload)
+
+    async def close(self) -> None:
+        """End them, and with them all that they forked."""
+        self._closed = True
+        await asyncio.gather(*self._starting.values(), return_exceptions=True)
+        for kept in self._kept.values():
+            zygote = kept.current
+            await kept.close()
+            if zygote is not None:
+                await zygote.close()
+        await asyncio.gather(*self._leaving, return_exceptions=True)
+
+    async def _get(self, preload: PreloadOptions) -> Kept[Zygote]:
+        if preload not in self._kept:
+            if preload not in self._starting:
+                kept = Kept("the zygote of plugins", lambda: self._start(preload))
+                self._starting[preload] = starting = asyncio.ensure_future(kept.begin())
+                starting.add_done_callback(lambda done: self._started(preload, kept, done))
+            await asyncio.shield(self._starting[preload])
+            await asyncio.sleep(0)  # _started is called in the next turn of the loop
+        return self._kept[preload]
+
+    def _started(self, preload: PreloadOptions, kept: Kept[Zygote], done: asyncio.Future[Zygote]) -> None:
+        del self._starting[preload]
+        if not done.cancelled() and done.exception() is None:
+            self._kept[preload] = kept
+
+    async def _start(self, preload: PreloadOptions) -> Zygote:
+        kinds = [PreloadKind(_KIND, MODULES[_KIND], msgspec.msgpack.encode(preload))]
+        zygote = await Zygote.start(kinds, allow_degraded=self._allow_degraded)
+        try:
+            await zygote.ready()
+        except BaseException:
+            await zygote.close()
+            raise
+        zygote.process.when_ended(lambda: self._ended(preload, zygote))
+        for branch in zygote.branches:  # without its one branch it is of no use
+            branch.when_ended(lambda: self._ended(preload, zygote))
+        return zygote
+
+    def _ended(self, preload: PreloadOptions, zygote: Zygote) -> None:
+        kept = self._kept.get(preload)
+        if self._closed or kept is None or kept.current is not zygote:
+            return
+        task = asyncio.ensure_future(zygote.close())
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+        kept.ended()
