@@ -222,7 +222,7 @@ class PluginError(CloisterError):
     """Something about a plugin."""
 
 
-class RuntimeClosed(PluginError):
+class RuntimeClosed(PluginError, RuntimeError):
     """The runtime, or the pool, was closed before this could be done."""
 
 

@@ -122,7 +122,7 @@ def test_what_is_allowed_is_what_the_process_is_for(surveyed: Survey) -> None:
         "send a datagram",
     }
     assert allowed["lookup_server"] == connecting
-    assert not allowed.keys() & {"web_content", "request_server", "image_decoder"}
+    assert not allowed.keys() & {"web_content", "request_server", "image_decoder", "plugin_host"}
     assert allowed["zygote"] >= {"fork", "signal who forked it"}
     assert allowed["zygote of lookup_server"] == connecting | allowed["zygote"]
     assert allowed["zygote of web_content"] == allowed["zygote"]

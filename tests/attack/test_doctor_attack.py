@@ -52,12 +52,12 @@ def test_nothing_gets_through_for_another_user_either() -> None:
     assert not mounting["control"], "it is still root"
 
 
-def test_without_namespaces_a_page_learns_which_files_there_are_and_no_more() -> None:
-    """The empty root is what hides that, and its fonts are what it asks for."""
+def test_without_namespaces_a_page_and_a_plugin_learn_which_files_there_are_and_no_more() -> None:
+    """The empty root is what hides that; fonts, and the standard library, are what they ask for."""
     code, found = attacked(kernel_without("unshare", errno.EPERM))
     kinds = {each["kind"] for each in found["through"]}
     assert {each["attempt"] for each in found["through"]} == {"ask whether a file is there"}
-    assert kinds == {"web_content", "zygote of web_content"}
+    assert kinds == {"web_content", "zygote of web_content", "plugin_host", "zygote of plugin_host"}
     assert code == 3
 
 
@@ -96,7 +96,7 @@ def test_what_gets_through_is_named_and_ends_with_3(
     shown = capsys.readouterr().out
     assert "web_content could make a Unix socket" in shown
     assert "could open a file" not in shown
-    assert "9 got through" in shown
+    assert "11 got through" in shown
 
 
 def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:

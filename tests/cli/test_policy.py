@@ -12,7 +12,7 @@ from cloister.process.kinds import MODULES
 from cloister.sandbox.groups import GROUPS
 from cloister.sandbox.syscalls import native
 
-MOST = {"image_decoder": 25, "web_content": 45, "request_server": 50, "lookup_server": 70}
+MOST = {"image_decoder": 25, "web_content": 45, "request_server": 50, "lookup_server": 70, "plugin_host": 50}
 """System calls that each kind may make at the most."""
 
 

@@ -11,7 +11,13 @@ import tempfile
 from collections.abc import Iterator
 
 from cloister.interfaces.base import Descriptor
-from cloister.ipc.descriptors import F_ADD_SEALS, F_SEAL_GROW, F_SEAL_SHRINK, F_SEAL_WRITE
+from cloister.ipc.descriptors import (
+    F_ADD_SEALS,
+    F_SEAL_FUTURE_WRITE,
+    F_SEAL_GROW,
+    F_SEAL_SHRINK,
+    F_SEAL_WRITE,
+)
 
 __all__ = ["Things", "things"]
 
@@ -23,12 +29,14 @@ class Things:
         self.right: dict[Descriptor, int] = {}
         self.wrong: dict[str, int] = {}
         self.fits: dict[str, Descriptor] = {"a socket that nobody is connected to": Descriptor.SOCKET}
+        self.stricter = {
+            Descriptor.BITMAP: {Descriptor.SEALED_MEMFD, Descriptor.SHARED_MEMFD},
+            Descriptor.SHARED_MEMFD: {Descriptor.SEALED_MEMFD},
+        }
 
     def is_right(self, fd: int, kind: Descriptor) -> bool:
         """Whether what ``fd`` was made as may pass for ``kind``. A sealed memfd is a bitmap that nobody writes."""
-        if fd == self.right[kind]:
-            return True
-        if kind is Descriptor.BITMAP and fd == self.right[Descriptor.SEALED_MEMFD]:
+        if fd == self.right[kind] or any(fd == self.right[other] for other in self.stricter.get(kind, ())):
             return True
         return any(self.wrong[name] == fd and kind is fits for name, fits in self.fits.items())
 
@@ -58,6 +66,7 @@ def things() -> Iterator[Things]:
         every = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE
         found.right = {
             Descriptor.SEALED_MEMFD: memfd(every),
+            Descriptor.SHARED_MEMFD: memfd(F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE),
             Descriptor.BITMAP: memfd(F_SEAL_SHRINK | F_SEAL_GROW),
             Descriptor.SOCKET: here,
             Descriptor.PIDFD: own(os.pidfd_open(os.getpid())),

@@ -188,6 +188,7 @@ def test_every_process_comes_up_and_the_doctor_says_what_is_lost_and_why(name: s
     assert missing == {
         "zygote": situation.lost,
         "web_content": situation.lost | situation.lost_with_fonts,
+        "plugin_host": situation.lost | situation.lost_with_fonts,
         "request_server": situation.lost,
         "image_decoder": situation.lost,
         "lookup_server": situation.lost - {Layer.NETWORK_NAMESPACE},

@@ -13,7 +13,7 @@ from cloister.sandbox import Layer
 
 __all__ = ["CATALOGUE", "KINDS", "ZYGOTES", "Attempt", "Harm", "add", "attempt"]
 
-KINDS: Final = ("web_content", "request_server", "lookup_server", "image_decoder")
+KINDS: Final = ("web_content", "request_server", "lookup_server", "image_decoder", "plugin_host")
 BRANCHES: Final = tuple(f"zygote of {kind}" for kind in KINDS)
 ZYGOTES: Final = frozenset({"zygote", *BRANCHES})
 """The processes that fork: the zygote itself, and its branch for each kind."""

@@ -29,7 +29,7 @@ from cloister import ends
 from cloister.attack.attempt import KINDS, Attempt, Harm
 from cloister.attack.catalogue import CATALOGUE
 from cloister.errors import BadMessage, ChannelClosed, CloisterError
-from cloister.interfaces import image_decoder, lookup_server, request_server, web_content
+from cloister.interfaces import image_decoder, lookup_server, plugin_host, request_server, web_content
 from cloister.interfaces.attack import ATTACK, Options, PreloadOptions, Targets, Tried, Try
 from cloister.interfaces.control import CONTROL
 from cloister.interfaces.zygote import PreloadKind
@@ -57,7 +57,13 @@ policy is that one, and it cannot be asked to make attempts."""
 _NOT_THERE: Final = frozenset({errno.ENOSYS, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT})
 """What a kernel says that does not have it."""
 
-_CHANNELS: Final = {"web_content": 1, "request_server": 2, "lookup_server": 1, "image_decoder": 1}
+_CHANNELS: Final = {
+    "web_content": 1,
+    "request_server": 2,
+    "lookup_server": 1,
+    "image_decoder": 1,
+    "plugin_host": 1,
+}
 _CONTROL: Final = {
     "web_content": web_content.WEB_CONTENT_CONTROL,
     "request_server": request_server.REQUEST_CONTROL,
@@ -67,6 +73,7 @@ _OPTIONS: Final[dict[str, msgspec.Struct]] = {
     "request_server": request_server.Options(user_agent="cloister"),
     "lookup_server": lookup_server.Options(),
     "image_decoder": image_decoder.Options(),
+    "plugin_host": plugin_host.Options(),
 }
 
 

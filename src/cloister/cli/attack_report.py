@@ -102,6 +102,7 @@ _SHORT: Final = {
     "request_server": "req",
     "lookup_server": "look",
     "image_decoder": "img",
+    "plugin_host": "plug",
     "zygote": "zyg",
 }
 

@@ -13,7 +13,8 @@ from rich.text import Text
 
 from cloister import Browser, NetworkPolicy, Page, ProcessInfo
 from cloister.errors import CloisterError, LaunchError, SandboxUnavailable
-from cloister.process.kinds import MODULES
+from cloister.plugins.runtime import PluginRuntime
+from cloister.process.kinds import MODULES, PLUGIN_HOST
 from cloister.sandbox import machine
 
 __all__ = ["Examination", "LayerHere", "ProcessHere", "examine", "show"]
@@ -82,10 +83,16 @@ def _processes(*, allow_degraded: bool) -> tuple[ProcessHere, ...]:
         waiting = threading.Thread(target=_load_in_vain, args=(page, url, failures))
         waiting.start()
         try:
-            return _all_kinds(browser, failures)
+            return (*_all_kinds(browser, failures), _of_plugins(allow_degraded=allow_degraded))
         finally:
             page.close()
             waiting.join()
+
+
+def _of_plugins(*, allow_degraded: bool) -> ProcessHere:
+    with PluginRuntime(allow_degraded=allow_degraded) as runtime:
+        report = runtime.load_source("", "doctor").report
+    return ProcessHere(PLUGIN_HOST, report.layers, report.missing)
 
 
 def _load_in_vain(page: Page, url: str, failures: list[CloisterError]) -> None:
@@ -96,14 +103,14 @@ def _load_in_vain(page: Page, url: str, failures: list[CloisterError]) -> None:
 
 
 def _all_kinds(browser: Browser, failures: list[CloisterError]) -> tuple[ProcessHere, ...]:
-    """One process of each kind. Raises LaunchError when one does not come up."""
+    """One process of each kind that pages have. Raises LaunchError when one does not come up."""
     end = time.monotonic() + _DEADLINE
     while True:
         failed = bool(failures)  # asked first: what fails may have come up before
         kinds: dict[str, ProcessInfo] = {}
         for info in browser.processes():
             kinds.setdefault(info.kind, info)
-        if not (absent := MODULES.keys() - kinds.keys()):
+        if not (absent := MODULES.keys() - {PLUGIN_HOST} - kinds.keys()):
             return tuple(ProcessHere(kind, tuple(i.layers), tuple(i.missing)) for kind, i in kinds.items())
         if failed or time.monotonic() > end:
             why = failures[0] if failures else f"not within {_DEADLINE:g} s"

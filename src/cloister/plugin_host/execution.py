@@ -55,9 +55,8 @@ class Plugin:
         return [*_exports(module)]
 
     def load_function(self, name: str, bundle: dict[str, Any]) -> list[str]:
-        """Make the function of a :mod:`~cloister.plugins.functions` bundle the one that can be called."""
-        self._streams.clear()
-        self._functions = {name: rebuild(bundle)}
+        """Have the function of a :mod:`~cloister.plugins.functions` bundle called by ``name``."""
+        self._functions[name] = rebuild(bundle)
         return [name]
 
     def call(self, function: str, arguments: list[Any], named: dict[str, Any]) -> Finished | Streaming:

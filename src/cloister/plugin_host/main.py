@@ -24,6 +24,7 @@ POLICY = _DEFAULT
 """Once preloaded, that of what this branch forks."""
 
 _used = (0, 0)
+_MIB = 1024 * 1024
 
 
 def preload(options: bytes) -> None:
@@ -52,6 +53,10 @@ def main(start: Start) -> None:
 
 def _memory_in_use() -> tuple[int, int]:
     """Bytes of private writable memory, and of addresses, as RLIMIT_DATA and RLIMIT_AS count them."""
-    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:  # no /proc; what it would say is about half of this
+        return 64 * _MIB, 512 * _MIB
+    fields = dict(line.split(":", 1) for line in lines)
     data, addresses = (int(fields[name].split()[0]) * 1024 for name in ("VmData", "VmSize"))
     return data, addresses

@@ -57,11 +57,14 @@ log = logging.getLogger("cloister.plugins")
 
 HostFunctions = Mapping[str, Callable[..., Any]]
 
-_STARTS_PROCESSES: Final = frozenset({"clone", "clone3", "fork", "vfork"})
+# None: glibc blocks every signal while it starts a thread, or a program, so the process dies before it can tell.
+_STARTS_PROCESSES: Final = frozenset({"clone", "clone3", "fork", "vfork", None})
 _END_TIMEOUT: Final = 2.0
 """Seconds that a process has between closing its channel and its end; then it is ended."""
 _LOOK_AT_CPU: Final = 0.05
 """Seconds between two looks at the processor time of a call that has a limit of it."""
+_EACH: Final = 64
+"""Bytes that one message counts for besides its text: taking it in costs something too."""
 _raised_decoder: Final = msgspec.msgpack.Decoder(Raised)
 
 
@@ -93,6 +96,8 @@ class HostProcess:
         """When something was last asked, or came."""
         self.asked: float | None = None
         """Since when it owes an answer."""
+        self.functions: set[str] = set()
+        """Names of functions of the host's program that it was given."""
         self._channel = channel
         self._limits = limits
         self._functions = functions
@@ -185,7 +190,7 @@ class HostProcess:
                 case CallHost():
                     self._call_host(number, message, fds, deadline)
                 case Printed() | Logged():
-                    told += len(message.text)
+                    told += len(message.text) + _EACH
                     if told > self._limits.bytes_of("output"):
                         raise OutputLimit(
                             f"{self.name} printed and logged more than {self._limits.output} bytes in one call"

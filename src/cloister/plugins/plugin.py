@@ -9,7 +9,7 @@ import dataclasses
 import logging
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Final, NamedTuple, TypeVar
 
 from .. import ends
@@ -25,6 +25,7 @@ from ..errors import (
     Timeout,
     printable,
 )
+from ..interfaces.control import Ready
 from ..interfaces.plugin_host import (
     Call,
     CloseStream,
@@ -38,16 +39,16 @@ from ..interfaces.plugin_host import (
     Printed,
     Raised,
 )
-from ..ipc import Descriptors, blob, values
+from ..ipc import blob
 from .capabilities import Held
 from .host_process import Answer, HostFunctions, HostProcess
+from .invocation import Invocation
 from .limits import Limits
 from .manifest import Manifest
 from .zygotes import Zygotes
 
 __all__ = [
     "Crashed",
-    "Invocation",
     "LogLine",
     "Plugin",
     "Running",
@@ -64,6 +65,8 @@ _SILENCE: Final = 1.0
 """Seconds without a word, while an answer is due, after which a plugin is unresponsive."""
 _OUTPUT_KEPT: Final = 64 * 1024  # characters
 _LOGS_KEPT: Final = 1000
+_MOST_FUNCTIONS: Final = 256
+"""Functions of the host's program that one process of a pool keeps; with more it is replaced."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,6 +191,15 @@ class Plugin:
         return _status_of(process.end)
 
     @property
+    def report(self) -> Ready:
+        """The layers that hold its process, as that said when it had locked itself down. Raises :class:`PluginError`
+        when it has none."""
+        process = self._process
+        if process is None or process.child.report is None:
+            raise PluginError(f"{self.name} has no process")
+        return process.child.report
+
+    @property
     def output(self) -> str:
         """What it printed last, standard error included: 64 Ki characters at the most, in its own words."""
         return "".join(self._output)
@@ -209,23 +221,18 @@ class Plugin:
         ``timeout`` is in seconds, and no longer than the limit. Raises :class:`PluginRaised` when the function does,
         :class:`NotSendable` before anything is sent, :class:`NoSuchFunction`, :class:`PluginCrashed`, and the limits.
         """
-        return Invocation(self, function, arguments, named, timeout).run()
+        return self.run(Invocation(function, arguments, named, timeout=timeout))
 
-    def run(
-        self,
-        function: str,
-        body: bytes,
-        fds: Descriptors,
-        timeout: float | None,
-        begin: Callable[[HostProcess], None],
-    ) -> Any:
-        """A call that is packed already; ``begin`` hears of the process when it is its turn, and may raise."""
-        with self._turn(self._timeout(timeout)) as deadline:
-            process = self._ensure(deadline)
-            begin(process)
-            field, large = blob.pack(body)
-            message = Call(function, field, len(fds))
-            return self._result(process, self._ask(process, message, [*fds.release(), *large], deadline))
+    def run(self, invocation: Invocation) -> Any:
+        """As :meth:`call`. Raises concurrent.futures.CancelledError when it was cancelled."""
+        try:
+            return self._call(invocation)
+        except PluginError:
+            if invocation.cancelled:
+                raise concurrent.futures.CancelledError from None
+            raise
+        finally:
+            invocation.end()
 
     def restart(self) -> None:
         """End its process, and start another."""
@@ -233,17 +240,38 @@ class Plugin:
             self._let_go("it was restarted")
             self._ensure(deadline)
 
-    def stop(self, reason: str) -> None:
-        """End its process now, also while it works on a call, which then raises :class:`PluginCrashed`."""
-        process = self._process
-        if process is not None:
-            process.kill(ends.Killed(reason, quiet=True))
+    def renew(self, *, keep_process: bool) -> None:
+        """Forget what calls left behind: run the source again, in the same process or a new one. What that raises, the
+        next call raises."""
+        with contextlib.suppress(PluginError), self._turn(self._timeout(None)) as deadline:
+            process = self._process
+            if not keep_process or process is None or len(process.functions) > _MOST_FUNCTIONS:
+                self._let_go("it is to be a fresh one")
+                self._ensure(deadline)
+            elif process.is_alive:
+                process.functions.clear()
+                self._load(process, deadline)
 
     def close(self) -> concurrent.futures.Future[None] | None:
         """Unload it: end its process, and let every further call raise :class:`RuntimeClosed`."""
         self._closed = True
         process = self._process
         return None if process is None else process.release(ends.Killed("it was unloaded", quiet=True))
+
+    def _call(self, invocation: Invocation) -> Any:
+        function, code = invocation.function, invocation.code
+        if code is None and self.exports and function not in self.exports:
+            what = f"{self.name} exports {', '.join(self.exports)}, and not {printable(function, 80)}"
+            raise NoSuchFunction(what)
+        with self._turn(self._timeout(invocation.timeout)) as deadline:
+            process = self._ensure(deadline)
+            invocation.begin(process)
+            if code is not None and function not in process.functions:
+                self._load_function(process, function, code, deadline)
+            fds = invocation.fds.release()
+            field, large = blob.pack(invocation.body)
+            message = Call(function, field, len(fds))
+            return self._result(process, self._ask(process, message, [*fds, *large], deadline))
 
     # ── one thing at a time ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -275,13 +303,17 @@ class Plugin:
         if self._closed:
             raise RuntimeClosed(f"{self.name} was unloaded")
         process = self._process
-        if process is not None and process.is_alive:
+        if process is not None and process.is_alive and len(process.functions) <= _MOST_FUNCTIONS:
             return process
-        self._let_go("it had ended")
+        self._let_go("another one takes its place")
         process = self._process = self._run(self._fork())
         if self._closed:  # meanwhile
             self.close()
             raise RuntimeClosed(f"{self.name} was unloaded")
+        self._load(process, deadline)
+        return process
+
+    def _load(self, process: HostProcess, deadline: float) -> None:
         field, large = blob.pack(self.spec.code)
         message = (LoadFunction if self.spec.is_function else Load)(self.name, field)
         try:
@@ -290,7 +322,11 @@ class Plugin:
         except BaseException:
             self._let_go("it could not be loaded")
             raise
-        return process
+
+    def _load_function(self, process: HostProcess, name: str, code: bytes, deadline: float) -> None:
+        field, large = blob.pack(code)
+        self._result(process, self._ask(process, LoadFunction(name, field), large, deadline))
+        process.functions.add(name)
 
     async def _fork(self) -> HostProcess:
         spec = self.spec
@@ -369,58 +405,6 @@ class Plugin:
         self._output_size += len(said.text)
         while self._output_size - len(self._output[0]) > _OUTPUT_KEPT:
             self._output_size -= len(self._output.popleft())
-
-
-class Invocation:
-    """One call, which another thread may cancel."""
-
-    def __init__(
-        self,
-        plugin: Plugin,
-        function: str,
-        arguments: Sequence[Any],
-        named: Mapping[str, Any],
-        timeout: float | None,
-    ) -> None:
-        """Raises :class:`NotSendable` and :class:`NoSuchFunction`: before it is anybody's turn."""
-        if plugin.exports and function not in plugin.exports:
-            what = f"{plugin.name} exports {', '.join(plugin.exports)}, and not {printable(function, 80)}"
-            raise NoSuchFunction(what)
-        self._plugin = plugin
-        self._function = function
-        self._timeout = timeout
-        body, memfds = values.pack_call(arguments, named)
-        self._body = body
-        self._fds = Descriptors(memfds)
-        self._lock = threading.Lock()
-        self._process: HostProcess | None = None
-        self._cancelled = False
-
-    def run(self) -> Any:
-        """As :meth:`Plugin.call`. Raises concurrent.futures.CancelledError when it was cancelled."""
-        try:
-            return self._plugin.run(self._function, self._body, self._fds, self._timeout, self._begin)
-        except PluginError:
-            if self._cancelled:
-                raise concurrent.futures.CancelledError from None
-            raise
-        finally:
-            self._process = None
-            self._fds.close()
-
-    def cancel(self) -> None:
-        """Never begin, or end the process that works on it. From any thread."""
-        with self._lock:
-            self._cancelled = True
-            process = self._process
-        if process is not None:
-            process.kill(ends.Killed("its call was cancelled", quiet=True))
-
-    def _begin(self, process: HostProcess) -> None:
-        with self._lock:
-            if self._cancelled:
-                raise concurrent.futures.CancelledError
-            self._process = process
 
 
 class Stream(Iterator[Any]):

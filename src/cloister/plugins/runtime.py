@@ -7,7 +7,7 @@ import contextlib
 import os
 import re
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,7 +16,6 @@ from ..interfaces.plugin_host import PreloadOptions
 from ..process.loop_thread import CLOSE_TIMEOUT, LoopThread
 from . import manifest as manifests
 from .capabilities import resolve
-from .functions import bundle
 from .host_process import HostFunctions
 from .limits import Limits
 from .plugin import Plugin, Spec, Status
@@ -122,22 +121,6 @@ class PluginRuntime:
             )
         )
 
-    def function(
-        self, function: Callable[..., Any], *, limits: Limits | None = None, name: str = "function"
-    ) -> Plugin:
-        """A plugin, of no registered name, that has one ``function`` of this program: ``plugin.call(name, ...)``.
-
-        Raises :class:`NotSendable` when it refers to what does not travel.
-        """
-        spec = Spec(
-            name,
-            bundle(function),
-            is_function=True,
-            limits=(limits or self._limits).filled(),
-            modules=self._modules,
-        )
-        return self._plugin(spec)
-
     def call(
         self, name: str, function: str, /, *arguments: Any, timeout: float | None = None, **named: Any
     ) -> Any:
@@ -170,11 +153,12 @@ class PluginRuntime:
     def __exit__(self, *_error: object) -> None:
         self.close()
 
-    def _plugin(self, spec: Spec) -> Plugin:
+    def plugin(self, spec: Spec) -> Plugin:
+        """A plugin that nobody finds by its name. It has no process before it is called; the caller closes it."""
         return Plugin(spec, self._zygotes, self._thread.run)
 
     def _load(self, spec: Spec) -> Plugin:
-        plugin = self._plugin(spec)
+        plugin = self.plugin(spec)
         self._registry.register(plugin)
         try:
             plugin.load()

@@ -12,13 +12,12 @@ from ..interfaces.zygote import PreloadKind
 from ..ipc import Channel
 from ..process import ChildProcess, Zygote
 from ..process.keep import Kept
-from ..process.kinds import MODULES
+from ..process.kinds import MODULES, PLUGIN_HOST
 
 __all__ = ["Zygotes"]
 
 log = logging.getLogger("cloister.plugins")
 
-_KIND = "plugin_host"
 _START_TIMEOUT = 20.0  # seconds
 
 
@@ -45,7 +44,7 @@ class Zygotes:
         kept = await self._get(preload)
         zygote = await kept.get(_START_TIMEOUT)
         here, there = Channel.pair()
-        child = await zygote.fork(_KIND, msgspec.msgpack.encode(options), [there], keep=[here])
+        child = await zygote.fork(PLUGIN_HOST, msgspec.msgpack.encode(options), [there], keep=[here])
         return child, here
 
     async def warm(self, preload: PreloadOptions) -> None:
@@ -79,7 +78,7 @@ class Zygotes:
             self._kept[preload] = kept
 
     async def _start(self, preload: PreloadOptions) -> Zygote:
-        kinds = [PreloadKind(_KIND, MODULES[_KIND], msgspec.msgpack.encode(preload))]
+        kinds = [PreloadKind(PLUGIN_HOST, MODULES[PLUGIN_HOST], msgspec.msgpack.encode(preload))]
         zygote = await Zygote.start(kinds, allow_degraded=self._allow_degraded)
         try:
             await zygote.ready()

@@ -6,7 +6,10 @@ Names, not imports: the privileged side never imports a child. A module has ``PO
 
 from __future__ import annotations
 
-__all__ = ["HOST_NETWORK", "MODULES"]
+__all__ = ["HOST_NETWORK", "MODULES", "PLUGIN_HOST"]
+
+PLUGIN_HOST = "plugin_host"
+"""The kind that no page has."""
 
 MODULES = {
     "zygote": "cloister.process.zygote",
@@ -14,7 +17,7 @@ MODULES = {
     "request_server": "cloister.request_server.main",
     "image_decoder": "cloister.image_decoder.main",
     "web_content": "cloister.web_content.main",
-    "plugin_host": "cloister.plugin_host.main",
+    PLUGIN_HOST: "cloister.plugin_host.main",
 }
 
 HOST_NETWORK = frozenset({"lookup_server"})

@@ -1,0 +1,57 @@
+"""One call, which another thread may cancel."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .. import ends
+from ..ipc import Descriptors, values
+from .host_process import HostProcess
+
+__all__ = ["Invocation"]
+
+
+class Invocation:
+    """Its arguments are packed when it is made: that raises :class:`NotSendable`. It runs once."""
+
+    def __init__(
+        self,
+        function: str,
+        arguments: Sequence[Any],
+        named: Mapping[str, Any],
+        *,
+        timeout: float | None = None,
+        code: bytes | None = None,
+    ) -> None:
+        """``code`` is what ``function`` is, if it is one of the host's program."""
+        self.function = function
+        self.timeout = timeout
+        self.code = code
+        self.body, memfds = values.pack_call(arguments, named)
+        self.fds = Descriptors(memfds)
+        self.cancelled = False
+        self._lock = threading.Lock()
+        self._process: HostProcess | None = None
+
+    def begin(self, process: HostProcess) -> None:
+        """It is its turn. Raises concurrent.futures.CancelledError."""
+        with self._lock:
+            if self.cancelled:
+                raise concurrent.futures.CancelledError
+            self._process = process
+
+    def end(self) -> None:
+        """It is done, or will never begin."""
+        with self._lock:
+            self._process = None
+        self.fds.close()
+
+    def cancel(self) -> None:
+        """Have it never begin, or end the process that works on it. From any thread."""
+        with self._lock:
+            self.cancelled = True
+            if self._process is not None:
+                self._process.kill(ends.Killed("its call was cancelled", quiet=True))
