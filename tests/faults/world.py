@@ -57,7 +57,9 @@ def site() -> Iterator[Server]:
         routes: dict[str, Page | Handler] = {
             "/page": Page(html),
             "/plain": Page(b"<!doctype html><link rel=stylesheet href=/style.css><p>Words"),
-            "/style.css": Page(b"body { margin: 0; background: rgb(128, 0, 128) }", "text/css"),
+            "/style.css": Page(
+                b"body { margin: 0; background: rgb(128, 0, 128) }", "text/css", headers=(("ETag", '"kept"'),)
+            ),
             "/image.png": Page(picture((1, 2, 3)), "image/png"),
             "/broken.png": Page(b"\x89PNG\r\n\x1a\n and no more", "image/png"),
             "/slow": Page(b"<!doctype html><link rel=stylesheet href=/style.css><img src=/slow.png>"),

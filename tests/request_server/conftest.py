@@ -16,7 +16,7 @@ from tests.servers import Authority
 from cloister.errors import RequestFailed
 from cloister.interfaces.base import FailureCode
 from cloister.interfaces.lookup_server import LOOKUP, Connect, Connected
-from cloister.interfaces.request_server import Fetch, Options
+from cloister.interfaces.request_server import DocumentAllowed, Fetch, Options
 from cloister.ipc import Channel, Connection, Descriptors
 from cloister.request_server import tls
 from cloister.request_server.client import Announce, Client, Response
@@ -49,8 +49,19 @@ class Fetcher:
 Opener = Callable[..., AbstractAsyncContextManager[Fetcher]]
 
 
-async def nobody_minds(_url: str, _redirects: int) -> None:
+async def nobody_minds(_url: str, _redirects: int) -> DocumentAllowed:
     """What is asked before a document is fetched, where there is no browser."""
+    return DocumentAllowed()
+
+
+class NoShelf:
+    """Where there is no browser, nothing is kept."""
+
+    async def get(self, _key: bytes) -> bytes:
+        raise AssertionError("nobody said that anything is kept")
+
+    async def put(self, _key: bytes, _entry: bytes) -> None:
+        raise AssertionError("nobody said that anything is to be kept")
 
 
 async def connect(message: Connect, _fds: Descriptors) -> tuple[Connected, list[int]]:
@@ -87,7 +98,8 @@ def client(authority: Authority) -> Opener:
         lookup = Connection(theirs, LOOKUP, "server", {Connect: connect})
         asking = Connection(ours, LOOKUP, "client")
         options = Options(user_agent="Cloister tests", **{"for_browser": True, **limits})
-        made = Client(options, Dialer(asking, context, options.request_timeout / 1000).dial, announce)
+        dialer = Dialer(asking, context, options.request_timeout / 1000)
+        made = Client(options, dialer.dial, announce, NoShelf())
         try:
             yield Fetcher(made)
         finally:

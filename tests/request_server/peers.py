@@ -14,7 +14,7 @@ import h2.config
 import h2.connection
 import h2.events
 import h2.settings
-from tests.request_server.conftest import Fetched, Fetcher, nobody_minds
+from tests.request_server.conftest import Fetched, Fetcher, NoShelf, nobody_minds
 
 from cloister.errors import RequestFailed
 from cloister.interfaces.request_server import Destination, Fetch, Options
@@ -78,7 +78,7 @@ async def led_to(
         return link
 
     given = Options(user_agent="Cloister tests", **{"for_browser": True, **options})
-    client = Client(given, dial, announce)
+    client = Client(given, dial, announce, NoShelf())
     try:
         yield Fetcher(client)
     finally:

@@ -10,7 +10,7 @@ import pytest
 from tests.request_server.peers import led_to, peer, read_head
 
 from cloister.errors import RequestFailed
-from cloister.interfaces.request_server import Credentials, Destination, Fetch
+from cloister.interfaces.request_server import Credentials, Destination, DocumentAllowed, Fetch
 from cloister.request_server.credentials import Keyring
 from cloister.request_server.urls import parse
 
@@ -18,9 +18,9 @@ MINE = Credentials("me", "päss:word")
 TOKEN = base64.b64encode("me:päss:word".encode())
 
 
-async def allow(url: str, _redirects: int) -> Credentials | None:
+async def allow(url: str, _redirects: int) -> DocumentAllowed:
     """The browser, which has credentials for one origin."""
-    return MINE if url.startswith("http://site.example/") else None
+    return DocumentAllowed(MINE if url.startswith("http://site.example/") else None)
 
 
 class Site:

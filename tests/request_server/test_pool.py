@@ -11,7 +11,7 @@ import ada_url
 import h2.errors
 import pytest
 from hyperframe.frame import GoAwayFrame
-from tests.request_server.conftest import Fetched, Fetcher, nobody_minds
+from tests.request_server.conftest import Fetched, Fetcher, NoShelf, nobody_minds
 from tests.request_server.peers import Http2Server, led_to, outcome, peer, read_head
 
 from cloister.errors import RequestFailed
@@ -72,7 +72,9 @@ def run(work: Callable[[Client, Dials], object]) -> Keeper:
 
     async def all_of_it() -> None:
         dials = Dials(port)
-        client = Client(Options(user_agent="Cloister tests", for_browser=True), dials.dial, nobody_minds)
+        client = Client(
+            Options(user_agent="Cloister tests", for_browser=True), dials.dial, nobody_minds, NoShelf()
+        )
         try:
             await work(client, dials)  # type: ignore[misc]
         finally:
@@ -197,7 +199,7 @@ def test_a_server_that_wants_http1_and_speaks_http2_again_is_given_up() -> None:
             link.protocol = "h2"
             return link
 
-        client = Client(Options(user_agent="Cloister tests"), dial, nobody_minds)
+        client = Client(Options(user_agent="Cloister tests"), dial, nobody_minds, NoShelf())
         try:
             return await outcome(Fetcher(client).fetch(POST))
         finally:

@@ -58,6 +58,7 @@ from .checks import (
 from .content_process import ContentProcess
 from .crash_page import crash_page
 from .history import Entry, History
+from .http_cache import HttpCache
 from .paper import print_request
 from .picture import MAX_SCREENSHOT_PIXELS
 from .renderer import Renderer
@@ -94,6 +95,7 @@ class AsyncPage:
         self._renderer: Renderer | None = None
         self._loaded: Loaded | None = None
         self._history = History()
+        self._http_cache = HttpCache()
         self._crash: End | None = None
         self._crash_told = False
         self._discarded = False
@@ -200,11 +202,12 @@ class AsyncPage:
         return await self._visit(Entry("about:blank", message, False), timeout)
 
     async def reload(self, *, timeout: float = DEFAULT_TIMEOUT) -> Response:
-        """Do the last navigation again, in new processes: also after a crash."""
+        """Do the last navigation again, in new processes: also after a crash. Servers are asked whether they have
+        anything newer than what is kept, whatever they said of how long it is good for."""
         entry = self._history.current
         if entry is None:
             raise NavigationError("about:blank", FailureCode.NOT_LOADED, "there is nothing to reload yet")
-        return await self._navigate(entry, timeout)
+        return await self._navigate(entry, timeout, is_reload=True)
 
     async def go_back(self, *, timeout: float = DEFAULT_TIMEOUT) -> Response | None:
         """Load what was there before; None where this is the first. At most 50 navigations are kept."""
@@ -221,13 +224,15 @@ class AsyncPage:
         self._history.push(entry)
         return await self._navigate(entry, timeout)
 
-    async def _navigate(self, entry: Entry, timeout: float) -> Response:
+    async def _navigate(self, entry: Entry, timeout: float, *, is_reload: bool = False) -> Response:
         deadline = deadline_of(timeout)
         async with self._turn():
-            loaded = await self._load(entry, deadline, timeout)
+            loaded = await self._load(entry, deadline, timeout, is_reload=is_reload)
             return Response(loaded.url, loaded.status, dict(loaded.headers))
 
-    async def _load(self, entry: Entry, deadline: float, timeout: float) -> Loaded:
+    async def _load(
+        self, entry: Entry, deadline: float, timeout: float, *, is_reload: bool = False
+    ) -> Loaded:
         self._check_open()
         self._drop()
         self._url, self._loaded, self._failure, self._crash = entry.url, None, None, None
@@ -236,10 +241,10 @@ class AsyncPage:
         try:
             origin = origin_of(entry.url) if entry.will_fetch else None
             try:
-                loaded = await self._show(entry, deadline, timeout, origin)
+                loaded = await self._show(entry, deadline, timeout, origin, is_reload)
             except _LedElsewhereError:
                 self._drop()
-                loaded = await self._show(entry, deadline, timeout, None)
+                loaded = await self._show(entry, deadline, timeout, None, is_reload)
         except CloisterError as error:
             self._failure = str(error)
             self._drop()
@@ -254,12 +259,15 @@ class AsyncPage:
             self._browser.loaded()
         return loaded
 
-    async def _show(self, entry: Entry, deadline: float, timeout: float, origin: str | None) -> Loaded:
+    async def _show(
+        self, entry: Entry, deadline: float, timeout: float, origin: str | None, is_reload: bool
+    ) -> Loaded:
         """Load ``entry`` in processes of its own, or joined to others of ``origin``."""
         renderer = await self._start(deadline, timeout, entry.will_fetch, origin)
         renderer.work_for(site_of(entry.url))
         renderer.on_progress = lambda done, total: self._emit("progress", done, total)
         renderer.expects_document = entry.will_fetch
+        renderer.cache.open(self._http_cache, is_reload=is_reload)
         renderer.base_url = "" if entry.will_fetch else entry.url
         request, fds = entry.message()
         try:

@@ -43,6 +43,7 @@ from ..process import ChildProcess
 from ..process.handle import UNWANTED
 from .checks import is_normalised, origin_of
 from .content_process import ContentProcess
+from .http_cache import CacheAccess
 
 if TYPE_CHECKING:
     from .processes import Processes
@@ -75,6 +76,8 @@ class Renderer:
         """What the program says is the URL of a document that is not fetched."""
         self.was_led_elsewhere = False
         """Whether a redirect led out of the site that the process is kept to."""
+        self.cache = CacheAccess()
+        """The responses that are kept for the document's site."""
         self._document_urls: list[str] = []
         self._processes = processes
         self._network = network
@@ -169,8 +172,11 @@ class Renderer:
         what that URL's own pages can."""
         fetched = self.document_url
         document = fetched if fetched is not None else self.base_url
-        options = msgspec.structs.replace(self._network, document=document, is_opaque=fetched is None)
-        return self._processes.fork_request_server(options, {DocumentFrom: self._document_from})
+        options = msgspec.structs.replace(
+            self._network, document=document, is_opaque=fetched is None, cache=self.cache.use
+        )
+        handlers: dict[type[Message], Handler] = {DocumentFrom: self._document_from, **self.cache.handlers()}
+        return self._processes.fork_request_server(options, handlers)
 
     def _fork_request_server_ahead(self) -> None:
         self._next_request_server = asyncio.ensure_future(self._fork_request_server())
@@ -189,7 +195,9 @@ class Renderer:
         self._document_urls.append(message.url)
         # Whoever else had it redirected may have taken the request_server over.
         is_first = len(set(map(origin_of, self._document_urls))) == 1
-        return DocumentAllowed(self.credentials_of(message.url) if is_first else None)
+        return DocumentAllowed(
+            self.credentials_of(message.url) if is_first else None, self.cache.begin(origin_of(message.url))
+        )
 
     def _handlers(self) -> dict[type[Message], Handler]:
         """Everything that a page may ask of the browser."""

@@ -15,6 +15,7 @@ from msgspec import Meta
 from .base import Blob, ByteCount, HeaderName, HeaderValue, Interface, Milliseconds, Reply, Request, Url
 from .control import CONTROL
 from .event_source import CloseEventSource, NextEvent, OpenEventSource
+from .http_cache import CacheGet, CachePut, CacheUse
 from .web_socket import CloseWebSocket, NextWebSocketMessage, OpenWebSocket, SendWebSocket
 
 __all__ = [
@@ -136,6 +137,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     document: Annotated[str, Meta(max_length=8192)] = ""
     is_opaque: bool = False
     for_browser: bool = False
+    cache: CacheUse = CacheUse.OFF  # for a document that is there already
 
 
 class Fetched(Reply, frozen=True):
@@ -178,9 +180,11 @@ class Fetch(Request[Fetched], frozen=True):
 
 class DocumentAllowed(Reply, frozen=True):
     """Go on. ``credentials`` are for the origin of that URL, should it ask for them. None are given where the document
-    was redirected from another origin: it may have taken the request_server over."""
+    was redirected from another origin: it may have taken the request_server over. ``cache`` is about what is kept for
+    the document's site."""
 
     credentials: Credentials | None = None
+    cache: CacheUse = CacheUse.OFF
 
 
 class DocumentFrom(Request[DocumentAllowed], frozen=True):
@@ -210,6 +214,8 @@ REQUESTS = Interface(
 )
 
 REQUEST_CONTROL = Interface(
-    "request_server.control", client=CONTROL.client, server=(*CONTROL.server, DocumentFrom)
+    "request_server.control",
+    client=CONTROL.client,
+    server=(*CONTROL.server, DocumentFrom, CacheGet, CachePut),
 )
 """browser ── request_server."""

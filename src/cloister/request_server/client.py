@@ -11,9 +11,10 @@ import msgspec
 
 from ..errors import BadMessage, ChannelClosed, RequestFailed
 from ..interfaces.base import FailureCode
-from ..interfaces.request_server import Credentials, Destination, Fetch, Mode, Options, ResponseType
+from ..interfaces.request_server import Destination, DocumentAllowed, Fetch, Mode, Options, ResponseType
 from . import cors, headers, orb, redirects, referrers, upgrades, urls
 from .body import Body
+from .cache import Cache, Shelf
 from .credentials import Keyring
 from .exchange import Answer, Asked, Broken, Headers, Unwelcome
 from .pool import Dial, Pool
@@ -26,7 +27,7 @@ _MAX_DISCARDED: Final = 64 * 1024
 """Bytes of a body that nobody wants, a redirect's, which are read to keep its connection."""
 
 
-Announce = Callable[[str, int], Awaitable[Credentials | None]]
+Announce = Callable[[str, int], Awaitable[DocumentAllowed]]
 
 
 class Response(msgspec.Struct, frozen=True):
@@ -61,15 +62,16 @@ class Client:
     """Fetches for one page, within ``options``'s limits, over connections that ``dial`` makes.
 
     ``announce(url, redirects)`` is awaited before a document is asked for anywhere, and may fail the fetch, or give
-    credentials for that origin.
+    credentials for that origin. ``shelf`` is where responses are kept.
     """
 
-    def __init__(self, options: Options, dial: Dial, announce: Announce) -> None:
+    def __init__(self, options: Options, dial: Dial, announce: Announce, shelf: Shelf) -> None:
         self._options = options
         self._announce = announce
         self._requests_left = options.max_requests
         self._bytes_left = options.max_total_bytes
         self._pool = Pool(dial)
+        self._cache = Cache(self._pool.ask, shelf, options.cache)
         self._strict_transport = upgrades.StrictTransport()
         self._keyring = Keyring()
         self._page = cors.Page.of(options)
@@ -102,6 +104,8 @@ class Client:
                 if special.is_endless:
                     deadline.reschedule(None)
                 yield response
+                if under_way.answer is not None:
+                    self._cache.keep(under_way.answer)
             if fetch.destination is Destination.STYLE:  # read to its end: it was not blocked
                 self._page = self._page.with_style(response.url)
             return
@@ -161,6 +165,7 @@ class Client:
                     f"{step.url.host} redirects on, after {under_way.redirects} redirects; that is the limit",
                 )
             await _discard(answer)
+            self._cache.keep(answer)
             under_way.go(further)
 
     async def _ask(self, fetch: Fetch, under_way: _UnderWay) -> Answer:
@@ -172,13 +177,14 @@ class Client:
         step = under_way.step = cors.entered(step)
         self._count()
         if fetch.destination is Destination.DOCUMENT:
-            credentials = await self._announce(url.href, under_way.redirects)
-            if credentials is not None:
-                self._keyring.add(url, credentials)
+            allowed = await self._announce(url.href, under_way.redirects)
+            if allowed.credentials is not None:
+                self._keyring.add(url, allowed.credentials)
+            self._cache.use = allowed.cache
             self._page = cors.Page(url)
         if self._preflights.needs(step):
             await self._ask_before(fetch, under_way)
-        ask = under_way.special.ask or self._pool.ask
+        ask = under_way.special.ask or (self._pool.ask if under_way.special.is_endless else self._cache.ask)
         answer = under_way.answer = await ask(self._asked(fetch, under_way))
         may_use = self._may_use_password(step)
         if answer.status == 401 and may_use and self._keyring.unlocks(url, answer.headers):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 import ada_url
@@ -15,7 +15,17 @@ from . import decoding, urls
 from .exchange import Headers
 from .step import Relation, Step
 
-__all__ = ["content_type", "forwarded", "given", "metadata", "method", "own", "request", "values"]
+__all__ = [
+    "are_well_formed",
+    "content_type",
+    "forwarded",
+    "given",
+    "metadata",
+    "method",
+    "own",
+    "request",
+    "values",
+]
 
 _NONE: Final[Headers] = []
 
@@ -214,6 +224,11 @@ def forwarded(
             kept.append((name, value))
             left -= size
     return tuple(kept)
+
+
+def are_well_formed(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether HTTP allows all of them, and they are no longer than what a page gets."""
+    return all(_NAME.fullmatch(name) and _VALUE.fullmatch(value) for name, value in headers)
 
 
 def _well_formed(headers: Headers) -> Headers:

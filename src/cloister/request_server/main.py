@@ -13,7 +13,7 @@ from ..interfaces.request_server import (
     MAX_REQUEST_BODY,
     REQUEST_CONTROL,
     REQUESTS,
-    Credentials,
+    DocumentAllowed,
     DocumentFrom,
     Fetch,
     Fetched,
@@ -31,6 +31,7 @@ from .client import Client
 from .dial import Dialer
 from .event_source import EventSources
 from .sandbox import POLICY
+from .shelf import BrowsersShelf
 from .web_socket import WebSockets
 
 __all__ = ["main", "preload", "settle"]
@@ -71,14 +72,14 @@ def main(start: Start) -> None:
     service = Service(REQUEST_CONTROL)
     report = enter(POLICY, allow_degraded=start.allow_degraded)
 
-    async def announce(url: str, redirects: int) -> Credentials | None:
+    async def announce(url: str, redirects: int) -> DocumentAllowed:
         asked = DocumentFrom(url, redirects)
         allowed, _ = await service.control.request(asked, timeout=options.request_timeout / 1000)
-        return allowed.credentials
+        return allowed
 
     async def serve() -> None:
         dialer = Dialer(Connection(lookup, LOOKUP, "client"), context, options.request_timeout / 1000)
-        client = Client(options, dialer.dial, announce)
+        client = Client(options, dialer.dial, announce, BrowsersShelf(service.control))
 
         async def fetch(message: Fetch, fds: Descriptors) -> tuple[Fetched, list[int]]:
             sent = blob.unpack(message.body, fds, MAX_REQUEST_BODY)

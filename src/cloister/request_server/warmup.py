@@ -15,7 +15,8 @@ import h2.connection
 import zstandard
 
 from ..errors import RequestFailed
-from ..interfaces.request_server import Destination, Fetch, Options
+from ..interfaces.http_cache import CacheUse
+from ..interfaces.request_server import Destination, DocumentAllowed, Fetch, Options
 from ..interfaces.web_socket import OpenWebSocket
 from . import decoding, tls
 from .client import Client
@@ -30,7 +31,20 @@ _SWITCHED = (
     b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Accept: warm\r\n\r\n"
 )
-_HTTP_1 = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 4\r\n\r\n" + _BODY
+_HTTP_1 = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 4\r\nCache-Control: max-age=1\r\n"
+    b"Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n" + _BODY
+)
+
+
+class _Nowhere:
+    """Where nothing is kept."""
+
+    async def get(self, _key: bytes) -> bytes:
+        return b""
+
+    async def put(self, _key: bytes, _entry: bytes) -> None:
+        pass
 
 
 def run(context: ssl.SSLContext) -> None:
@@ -58,10 +72,10 @@ async def _fetch(url: str, said: bytes, protocol: str) -> None:
             wire.protocol = protocol
             return wire
 
-        async def announce(_url: str, _redirects: int) -> None:
-            pass
+        async def announce(_url: str, _redirects: int) -> DocumentAllowed:
+            return DocumentAllowed(cache=CacheUse.ON)
 
-        client = Client(Options(user_agent="warm-up", document=url), dial, announce)
+        client = Client(Options(user_agent="warm-up", document=url), dial, announce, _Nowhere())
         async with client.open(Fetch(url, Destination.DOCUMENT, referrer=url)) as response:
             async for _ in response.body:
                 pass
@@ -78,11 +92,11 @@ async def _switch() -> None:
         async def dial(_url: ada_url.URL, _protocols: Sequence[str] = ()) -> Link:
             return Wire(ours)
 
-        async def announce(_url: str, _redirects: int) -> None:
-            pass
+        async def announce(_url: str, _redirects: int) -> DocumentAllowed:
+            return DocumentAllowed()
 
         options = Options(user_agent="warm-up")
-        client = Client(options, dial, announce)
+        client = Client(options, dial, announce, _Nowhere())
         try:
             await shake_hands(OpenWebSocket("ws://warm.example/"), client, options, dial)
         except RequestFailed:
