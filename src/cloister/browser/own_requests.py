@@ -29,6 +29,7 @@ from .processes import Processes
 __all__ = ["Headers", "OwnRequestServer", "OwnRequestServers", "checked", "checked_headers"]
 
 _EXIT_TIMEOUT = 5.0
+_PAIRS = tuple[tuple[str, str], ...]
 _MAX_HEADERS = 64
 _MAX_HEADERS_SIZE = 16 * 1024  # characters
 
@@ -47,7 +48,12 @@ def checked(message: M) -> M:
 
 def checked_headers(headers: Headers | None) -> tuple[tuple[str, str], ...]:
     """``headers`` as a message has them. Raises :class:`InvalidArgument` where they are too many."""
-    made = tuple(headers.items() if isinstance(headers, Mapping) else headers or ())
+    try:
+        made = msgspec.convert(
+            tuple(headers.items() if isinstance(headers, Mapping) else headers or ()), _PAIRS
+        )
+    except (msgspec.ValidationError, TypeError) as error:
+        raise InvalidArgument(f"headers: {error}") from None
     if len(made) > _MAX_HEADERS or sum(len(name) + len(value) for name, value in made) > _MAX_HEADERS_SIZE:
         raise InvalidArgument(
             f"headers: {_MAX_HEADERS} of them, and {_MAX_HEADERS_SIZE >> 10} KiB, are the most"

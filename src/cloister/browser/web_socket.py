@@ -8,7 +8,15 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from ..errors import BadMessage, ConnectionClosed, InvalidArgument, NavigationError, TimeoutError, printable
+from ..errors import (
+    BadMessage,
+    ConnectionClosed,
+    InvalidArgument,
+    NavigationError,
+    ProcessError,
+    TimeoutError,
+    printable,
+)
 from ..interfaces.base import FailureCode
 from ..interfaces.web_socket import (
     MAX_SENT_MESSAGE,
@@ -168,6 +176,8 @@ class AsyncWebSocket:
         except NavigationError as failure:
             if failure.code != FailureCode.NOT_OPEN:
                 raise InvalidArgument(f"close: {failure.detail}") from None
+        except (ProcessError, TimeoutError) as error:  # there is nobody to say it to
+            self._ended(1006, str(error))
         await self._end()
 
     def _ended(self, code: int, reason: str) -> ConnectionClosed:
