@@ -12,17 +12,19 @@ from cloister import interfaces
 from cloister.interfaces.attack import ATTACK
 from cloister.interfaces.base import Failure, Interface, Message
 from cloister.interfaces.control import CONTROL, Refused, Shutdown
+from cloister.interfaces.event_source import CloseEventSource, EventSourceClosed
 from cloister.interfaces.image_decoder import IMAGES, DecodeFile
 from cloister.interfaces.lookup_server import LOOKUP, LOOKUP_ADMIN
 from cloister.interfaces.monitor import MONITOR
 from cloister.interfaces.plugin_host import PLUGIN
-from cloister.interfaces.request_server import REQUEST_CONTROL, REQUESTS
+from cloister.interfaces.request_server import REQUEST_CONTROL, REQUESTS, Fetch, Fetched
 from cloister.interfaces.web_content import PAGE, WEB_CONTENT_CONTROL
 from cloister.interfaces.zygote import BRANCH, LAUNCH, ZYGOTE
 
 __all__ = ["KINDS", "LINES", "OF_OTHERS", "UNREACHABLE", "Line", "Point", "every_interface", "points"]
 
 Side = Literal["client", "server"]
+_SIDES: tuple[Side, Side] = ("client", "server")
 KINDS = ("web_content", "request_server", "lookup_server", "image_decoder")
 
 
@@ -51,6 +53,7 @@ LINES = (
     Line("browser", "image_decoder", IMAGES),
     Line("web_content", "image_decoder", IMAGES),
     Line("web_content", "request_server", REQUESTS),
+    Line("browser", "request_server", REQUESTS),
     Line("request_server", "lookup_server", LOOKUP),
 )
 """The browser sees what passes on its own; a relay in the test stands in the middle of the others."""
@@ -77,6 +80,9 @@ class Point:
 _NO_PING_FAILS = "whoever is there answers a ping; whoever is not says nothing"
 _CONTROLS = (CONTROL, WEB_CONTENT_CONTROL, REQUEST_CONTROL)
 _KILLED = "the browser kills it: a process of one document has nothing to put in order"
+_ENDED = "the program ends the process instead"
+_BY_A_PAGE: tuple[type[Message], ...] = (Fetch, Fetched, Failure)
+"""What is said of requests where a page asks; a program says the rest."""
 UNREACHABLE: dict[tuple[Line, Side, type[Message]], str] = {
     **{
         (line, "server", Refused): "is sent where the kernel lacks a layer, before there is anything to lose"
@@ -97,6 +103,20 @@ UNREACHABLE: dict[tuple[Line, Side, type[Message]], str] = {
         "is the browser's answer when it has no process to give: the points that kill branches bring it about"
     ),
     (Line("web_content", "image_decoder", IMAGES), "client", DecodeFile): "a page has no files",
+    **{
+        (
+            Line("web_content", "request_server", REQUESTS),
+            side,
+            message,
+        ): "is for scripts, which pages do not run"
+        for side in _SIDES
+        for message in REQUESTS.sent_by(side)
+        if message not in _BY_A_PAGE
+    },
+    (Line("browser", "request_server", REQUESTS), "client", Fetch): "a program has pages for that",
+    (Line("browser", "request_server", REQUESTS), "server", Fetched): "a program has pages for that",
+    (Line("browser", "request_server", REQUESTS), "client", CloseEventSource): _ENDED,
+    (Line("browser", "request_server", REQUESTS), "server", EventSourceClosed): _ENDED,
 }
 """What no scenario makes a process say, and why. A message that is neither here nor seen fails a test."""
 
@@ -110,11 +130,10 @@ def every_interface() -> set[Interface]:
 
 def points() -> list[Point]:
     """Each message of each channel, in both directions, with each of the two that may die of it."""
-    sides: tuple[Side, Side] = ("client", "server")
     return [
         Point(line, side, message, victim)
         for line in LINES
-        for side in sides
+        for side in _SIDES
         for message in line.interface.sent_by(side)
         if (line, side, message) not in UNREACHABLE
         for victim in (line.client, line.server)

@@ -5,21 +5,29 @@ from __future__ import annotations
 
 import pytest
 
+from cloister.interfaces.event_source import ServerSentEvent
+from cloister.interfaces.request_server import REQUESTS
+from cloister.interfaces.web_socket import OpenWebSocket, WebSocketMessage
 from cloister.interfaces.zygote import BRANCH, Fork, Forked
 from cloister.process.kinds import MODULES, PLUGIN_HOST
 from tests.faults.hooks import Hooks, Seen, When
-from tests.faults.lines import KINDS, LINES, OF_OTHERS, UNREACHABLE, Point, every_interface, points
+from tests.faults.lines import KINDS, LINES, OF_OTHERS, UNREACHABLE, Line, Point, every_interface, points
 from tests.faults.world import STEPS, World
 
 POINTS = points()
+OWN = Line("browser", "request_server", REQUESTS)
 USUAL = [
     point
     for point in POINTS
-    if point.line.interface is not BRANCH
-    or point.victim == "branch of web_content"
-    or point.message in (Fork, Forked)
+    if (
+        point.line.interface is not BRANCH
+        or point.victim == "branch of web_content"
+        or point.message in (Fork, Forked)
+    )
+    and (point.line != OWN or point.message in (OpenWebSocket, WebSocketMessage, ServerSentEvent))
 ]
-"""The branches have one program: that each dies at a ping is left to `make faults`."""
+"""The branches have one program: that each dies at a ping is left to `make faults`. So are the other messages of a
+request_server that only the program speaks to."""
 
 
 @pytest.fixture(scope="module")

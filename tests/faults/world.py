@@ -18,6 +18,7 @@ from cloister import AsyncBrowser, CloisterError, NetworkPolicy
 from cloister.browser import memory
 from cloister.browser.async_page import AsyncPage
 from tests.faults.before import back_to_before, holdings
+from tests.request_server.sockets import switched
 from tests.servers import Handler, Page, Request, Server, closed_port, respond
 
 __all__ = ["STEPS", "Trouble", "World", "picture", "site"]
@@ -47,6 +48,14 @@ async def _lingering(_request: Request, writer: asyncio.StreamWriter) -> None:
     await respond(writer, Page(picture(PURPLE), "image/png"))
 
 
+async def _socket(request: Request, writer: asyncio.StreamWriter) -> None:
+    """Says hello, and waits for who is there to leave."""
+    writer.write(switched(dict(request.headers)) + b"\x81\x05hello")
+    await writer.drain()
+    await asyncio.sleep(0.1)
+    writer.write(b"\x88\x02\x03\xe8")
+
+
 @contextlib.contextmanager
 def site() -> Iterator[Server]:
     """A page with a style sheet, an image that is one, one that is none and one that cannot be had; and a slow one."""
@@ -64,6 +73,8 @@ def site() -> Iterator[Server]:
             "/broken.png": Page(b"\x89PNG\r\n\x1a\n and no more", "image/png"),
             "/slow": Page(b"<!doctype html><link rel=stylesheet href=/style.css><img src=/slow.png>"),
             "/slow.png": _lingering,
+            "/socket": _socket,
+            "/events": Page(b"data: 1\n\n", "text/event-stream"),
         }
         with Server(routes) as server:
             yield server
@@ -251,6 +262,26 @@ async def linger(world: World) -> None:
     await world.act(world.page.goto(world.server.url("/slow"), timeout=TIMEOUT))
 
 
+async def talk(world: World) -> None:
+    """Without a page: a WebSocket, and events."""
+    await world.act(_talk(world))
+    await world.act(_listen(world))
+
+
+async def _talk(world: World) -> None:
+    url = world.server.url("/socket").replace("http", "ws")
+    async with world.browser.websocket(url, timeout=TIMEOUT) as socket:
+        assert await socket.recv(timeout=TIMEOUT) == "hello"
+        await socket.send("hello")
+
+
+async def _listen(world: World) -> None:
+    async with world.browser.events(world.server.url("/events"), timeout=TIMEOUT) as events:
+        await events.recv(timeout=TIMEOUT)
+    async with world.browser.events(world.server.url("/plain"), timeout=TIMEOUT):
+        pass
+
+
 async def share(world: World) -> None:
     """As if memory were short: a second page joins the process of the first."""
     await world.act(world.page.goto(world.server.url("/plain"), timeout=TIMEOUT))
@@ -295,6 +326,7 @@ STEPS: dict[str, Callable[[World], Awaitable[None]]] = {
     "load again": load_again,
     "decode": decode,
     "linger": linger,
+    "talk": talk,
     "share": share,
     "close": close,
     "start and close": start_and_close,
