@@ -1,7 +1,8 @@
-"""What bench/network.py fetches: over HTTP/1.1 on one port, over TLS and HTTP/2 on another.
+"""What bench/network.py fetches: over HTTP/1.1 on one port, over TLS and HTTP/2 on another. On a third, messages
+of a WebSocket come back.
 
 ``/large`` has 50 MB, everything else a kilobyte. A process of its own, so that its work is in nobody's figure. Prints
-both ports and the path of its certificate authority's certificate, and serves until its standard input closes.
+the ports and the path of its certificate authority's certificate, and serves until its standard input closes.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import h2.config
 import h2.connection
 import h2.events
 import trustme
+import websockets.asyncio.server
 
 LARGE = bytes(50_000_000)
 SMALL = b"x" * 1024
@@ -78,6 +80,11 @@ async def send(
         await writer.drain()
 
 
+async def echo(connection: websockets.asyncio.server.ServerConnection) -> None:
+    async for message in connection:
+        await connection.send(message)
+
+
 async def serve(roots: Path) -> None:
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(roots))
@@ -86,9 +93,10 @@ async def serve(roots: Path) -> None:
     authority.issue_cert("localhost").configure_cert(context)
     plain = await asyncio.start_server(http_1, "127.0.0.1", 0)
     secure = await asyncio.start_server(http_2, "127.0.0.1", 0, ssl=context)
-    ports = (server.sockets[0].getsockname()[1] for server in (plain, secure))
-    print(*ports, roots, flush=True)
-    await asyncio.to_thread(sys.stdin.read)
+    async with websockets.asyncio.server.serve(echo, "127.0.0.1", 0) as sockets:
+        ports = (next(iter(server.sockets)).getsockname()[1] for server in (plain, secure, sockets))
+        print(*ports, roots, flush=True)
+        await asyncio.to_thread(sys.stdin.read)
 
 
 def main() -> None:

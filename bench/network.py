@@ -25,6 +25,8 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Any
 
+import websockets.asyncio.client
+
 from cloister import AsyncBrowser, NetworkPolicy
 from cloister.interfaces.request_server import REQUESTS, Destination, Fetch, Options
 from cloister.ipc import Channel, Connection, blob
@@ -46,10 +48,11 @@ class Site:
     """Where bench/http_server.py is."""
 
     def __init__(self, line: str) -> None:
-        plain, secure, self.roots = line.split()
+        plain, secure, sockets, self.roots = line.split()
         self.plain = f"http://localhost:{plain}"
         self.secure = f"https://localhost:{secure}"
-        self.hosts = [f"localhost:{plain}", f"localhost:{secure}"]
+        self.echo = f"ws://localhost:{sockets}"
+        self.hosts = [f"localhost:{port}" for port in (plain, secure, sockets)]
 
 
 @asynccontextmanager
@@ -163,6 +166,29 @@ def added(measure: str, mine: list[float], theirs: list[float], missing: str) ->
     return Row(measure, "ms", took, peer, took - peer, "≤ + 1 ms", took - peer <= 1)
 
 
+async def echo_row(site: Site, *, quick: bool) -> Row:
+    """A message of a WebSocket, there and back: through a process, and by the websockets library in this one."""
+    took: tuple[list[float], list[float]] = ([], [])
+    network = NetworkPolicy(allow_hosts=site.hosts)
+    async with (
+        AsyncBrowser(network=network) as browser,
+        browser.websocket(site.echo) as mine,
+        websockets.asyncio.client.connect(site.echo) as theirs,
+    ):
+        for _ in range(50 if quick else 300):
+            for socket, figures in ((mine, took[0]), (theirs, took[1])):
+                figures.append(await timed(echo(socket)))
+    mine_took, theirs_took = map(statistics.median, took)
+    return Row(
+        "a WebSocket message there and back", "ms", mine_took, theirs_took, mine_took - theirs_took, "", None
+    )
+
+
+async def echo(socket: Any) -> None:
+    await socket.send("x" * 100)
+    await socket.recv()
+
+
 async def memory(child: ChildProcess) -> float:
     """MiB, once it has nothing to do. Its branch shares what neither has written to."""
     await asyncio.sleep(SETTLE)
@@ -201,6 +227,7 @@ async def measure(site: Site, *, quick: bool) -> list[Row]:
         *rows,
         Row("an idle request_server, PSS", "MiB", idle, None, idle, "≤ 12 MiB", idle <= 12),
         Row("the same after all of the above", "MiB", after, None, after, "", None),
+        await echo_row(site, quick=quick),
         import_row(quick=quick),
     ]
 
