@@ -169,6 +169,26 @@ def test_a_page_that_came_by_https_opens_nothing_in_the_clear_and_strict_hosts_n
         assert run(go()) == [FailureCode.MIXED_CONTENT, FailureCode.TLS_FAILED, ""]
 
 
+def test_whose_page_it_is_the_browser_says_where_no_document_was_fetched_here() -> None:
+    seen: list[str] = []
+
+    def handler(connection: socket.socket, _number: int) -> None:
+        seen.append(accept(connection)["origin"])
+        until_closed(connection)
+
+    async def go(**options: Any) -> str:
+        async with channelled(**options) as page:
+            code = await page.code_of(OpenWebSocket("ws://10.0.0.1/"))
+            await page.code_of(OpenWebSocket(f"ws://127.0.0.1:{port}/"))
+            return code
+
+    with peer(handler) as port:
+        assert run(go(document="https://a.example/page")) == FailureCode.MIXED_CONTENT
+        assert run(go(document="http://a.example/page")) == FailureCode.ADDRESS_REFUSED
+        run(go(document="http://a.example/page", is_opaque=True))
+    assert seen == ["https://a.example", "http://a.example", "null"]
+
+
 def test_a_server_gets_the_password_of_the_documents_origin_when_it_asks() -> None:
     seen: list[str] = []
 
@@ -278,6 +298,23 @@ def test_whatever_is_no_handshake_is_refused() -> None:
     with peer(handler) as port:
         codes = run(go())
     assert {name for name, code in codes.items() if code == FailureCode.BAD_RESPONSE} == set(names), codes
+
+
+def test_with_which_status_another_origin_answers_a_page_is_not_told() -> None:
+    async def go() -> tuple[str, str]:
+        async with channelled() as page:
+            await page.load(own.url("/"))
+            said = []
+            for server in (own, other):
+                with pytest.raises(RequestFailed) as caught:
+                    await page.open(server.url("/gone").replace("http", "ws"))
+                said.append(caught.value.detail)
+            return said[0], said[1]
+
+    with Server() as own, Server() as other:
+        mine, theirs = run(go())
+    assert "404" in mine
+    assert "404" not in theirs
 
 
 def test_what_is_no_place_for_a_websocket_is_refused(authority: Authority) -> None:

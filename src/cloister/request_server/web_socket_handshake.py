@@ -63,9 +63,11 @@ async def shake_hands(message: OpenWebSocket, client: Client, options: Options, 
         ours.append((b"Origin", client.page.origin.encode()))
     async with client.open(fetch, special=Special(ours, handshake.ask)) as response:
         if handshake.established is None:
+            # With which status is another origin's to tell.
+            may_know = options.for_browser or urls.origin(url) == client.page.origin
+            status = f" with status {response.status}" if may_know else ""
             raise RequestFailed(
-                FailureCode.BAD_RESPONSE,
-                f"{url.host} answered with status {response.status} where a WebSocket was asked for",
+                FailureCode.BAD_RESPONSE, f"{url.host} answered{status} where a WebSocket was asked for"
             )
         return handshake.established
 
