@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import msgspec
-from tests.request_server.conftest import connect
+from tests.request_server.conftest import NoShelf, connect
 from tests.request_server.peers import read_head
 from websockets.sync.server import ServerConnection, serve
 
@@ -22,7 +22,14 @@ from cloister.errors import RequestFailed
 from cloister.interfaces.base import Message
 from cloister.interfaces.event_source import NextEvent, OpenEventSource, ServerSentEvent
 from cloister.interfaces.lookup_server import LOOKUP, Connect
-from cloister.interfaces.request_server import REQUESTS, Credentials, Destination, Fetch, Options
+from cloister.interfaces.request_server import (
+    REQUESTS,
+    Credentials,
+    Destination,
+    DocumentAllowed,
+    Fetch,
+    Options,
+)
 from cloister.interfaces.web_socket import (
     CloseWebSocket,
     NextWebSocketMessage,
@@ -125,11 +132,11 @@ async def channelled(
     dialer = Dialer(asking, tls.context(roots), chosen.request_timeout / 1000)
     announced: list[str] = []
 
-    async def announce(url: str, _redirects: int) -> Credentials | None:
+    async def announce(url: str, _redirects: int) -> DocumentAllowed:
         announced.append(url)
-        return credentials
+        return DocumentAllowed(credentials)
 
-    client = Client(chosen, dialer.dial, announce)
+    client = Client(chosen, dialer.dial, announce, NoShelf())
     sockets, sources = WebSockets(client, chosen, dialer.dial_http_1), EventSources(client, chosen)
     handlers: dict[type[Message], Handler] = {**sockets.handlers, **sources.handlers}
     made = Channelled(Connection(page, REQUESTS, "client"), client, announced)

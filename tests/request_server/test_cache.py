@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cloister.interfaces.http_cache import CacheUse
@@ -587,6 +587,7 @@ def test_any_header_is_read_or_not(said: str, dated: str) -> None:
 
 
 @given(st.binary(max_size=300))
+@example(b"\x97\xa8\x00\x00\x00\x00\x00\x00\x00\x80")  # a text that is no UTF-8
 def test_any_entry_is_used_or_not(forged: bytes) -> None:
     world = World()
     world.load(Reply.of(b"real", Cache_Control="max-age=60"))

@@ -119,7 +119,7 @@ class Cache:
             return None
         try:
             entry = _ENTRIES.decode(kept)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # msgspec raises all three
             return None
         is_its = entry.url == _named(asked.url) and are_well_formed(entry.headers)
         return entry if is_its and varied(entry.headers, asked.headers) == entry.varied else None
