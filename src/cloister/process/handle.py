@@ -123,7 +123,7 @@ class ChildProcess:
         )
         self.connections = [self.control]
         """Every connection to it that this process has: they are counted, and reports name their last messages."""
-        self._finalizer = weakref.finalize(self, _abandon, self._loop, pidfd, ours, on_release)
+        self._finalizer = weakref.finalize(self, _abandon, os.getpid(), self._loop, pidfd, ours, on_release)
         self._loop.add_reader(pidfd, _call, me, "_on_pidfd")
 
     def __repr__(self) -> str:
@@ -383,9 +383,12 @@ def _kill(pidfd: int, ours: bool) -> None:
 
 
 def _abandon(
-    loop: asyncio.AbstractEventLoop, pidfd: int, ours: bool, on_release: Callable[[], None] | None
+    owner: int, loop: asyncio.AbstractEventLoop, pidfd: int, ours: bool, on_release: Callable[[], None] | None
 ) -> None:
-    """The handle is gone, so the process goes, and leaves no zombie. May run in any thread, as finalizers do."""
+    """The handle is gone, so the process goes, and leaves no zombie. May run in any thread, as finalizers do; and in a
+    process that the program forked, which has a copy of the handle, and ends: that is not ``owner``'s business."""
+    if os.getpid() != owner:
+        return
     _kill(pidfd, ours)
 
     def release() -> None:

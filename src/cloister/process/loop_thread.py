@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import os
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
@@ -24,6 +25,7 @@ class LoopThread:
     def __init__(self, closed: Callable[[], CloisterError]) -> None:
         """``closed`` makes what is raised once it has stopped."""
         self._closed = closed
+        self._owner = os.getpid()
         with descriptors_left():
             self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="cloister", daemon=True)
@@ -35,7 +37,7 @@ class LoopThread:
 
     def run(self, coroutine: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
         """Its result. An exception in the waiting thread (Ctrl-C) cancels it."""
-        if self._loop.is_closed():
+        if self._is_closed():
             coroutine.close()
             raise self._closed()
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
@@ -47,7 +49,7 @@ class LoopThread:
 
     def stop(self) -> None:
         """End the loop once what it still does is done: a cancelled start has processes to end."""
-        if self._loop.is_closed():
+        if self._is_closed():
             return
         with contextlib.suppress(concurrent.futures.TimeoutError):
             self.run(_settle(), CLOSE_TIMEOUT)
@@ -55,6 +57,10 @@ class LoopThread:
         self._thread.join(CLOSE_TIMEOUT)
         if not self._thread.is_alive():
             self._loop.close()
+
+    def _is_closed(self) -> bool:
+        """Also in a process that the program forked: it has no such thread, and would wait for it when it ends."""
+        return self._loop.is_closed() or os.getpid() != self._owner
 
 
 async def _settle() -> None:
