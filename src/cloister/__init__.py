@@ -10,6 +10,14 @@ can do nothing but answer on its channel::
         page.goto("https://example.org/")
         page.screenshot("example.png")
 
+So does code that nobody vouches for::
+
+    from cloister import PluginRuntime
+
+    with PluginRuntime() as runtime:
+        runtime.load_source("def double(x): return 2 * x", name="arithmetic")
+        print(runtime.call("arithmetic", "double", 21))
+
 The names below are imported when they are first used: a child process must not carry the browser in its memory.
 """
 
@@ -34,18 +42,43 @@ if TYPE_CHECKING:
         AddressRefused,
         BadMessage,
         BrowserClosed,
+        CapabilityRefused,
         CloisterError,
         ConnectionClosed,
+        CpuLimit,
+        DependencyError,
+        HostError,
         ImageError,
         InvalidArgument,
         LaunchError,
+        LimitExceeded,
+        ManifestError,
+        MemoryLimit,
         NavigationError,
+        NoSuchFunction,
+        NoSuchPlugin,
+        NotSendable,
+        OutputLimit,
         PageClosed,
         PageCrashed,
+        PluginCrashed,
+        PluginError,
+        PluginRaised,
         ProcessError,
+        ProcessLimit,
+        ResultLimit,
+        RuntimeClosed,
         SandboxUnavailable,
+        Timeout,
         TimeoutError,
     )
+    from .ipc.shared_buffer import SharedBuffer
+    from .plugins.async_runtime import AsyncPluginRuntime
+    from .plugins.isolated import isolated
+    from .plugins.limits import Limits
+    from .plugins.plugin import Plugin
+    from .plugins.pool import PluginPool
+    from .plugins.runtime import PluginRuntime
 
 __version__ = "0.1.0"
 
@@ -53,46 +86,68 @@ __all__ = [
     "AddressRefused",
     "AsyncBrowser",
     "AsyncPage",
+    "AsyncPluginRuntime",
     "BadMessage",
     "Browser",
     "BrowserClosed",
+    "CapabilityRefused",
     "CloisterError",
     "ConnectionClosed",
+    "CpuLimit",
+    "DependencyError",
+    "HostError",
     "Image",
     "ImageError",
     "InvalidArgument",
     "LaunchError",
+    "LimitExceeded",
+    "Limits",
     "Link",
+    "ManifestError",
+    "MemoryLimit",
     "NavigationError",
     "NetworkPolicy",
+    "NoSuchFunction",
+    "NoSuchPlugin",
+    "NotSendable",
+    "OutputLimit",
     "Page",
     "PageClosed",
     "PageCrashed",
+    "Plugin",
+    "PluginCrashed",
+    "PluginError",
+    "PluginPool",
+    "PluginRaised",
+    "PluginRuntime",
     "ProcessError",
     "ProcessInfo",
+    "ProcessLimit",
     "Response",
+    "ResultLimit",
+    "RuntimeClosed",
     "SandboxUnavailable",
+    "SharedBuffer",
+    "Timeout",
     "TimeoutError",
     "__version__",
+    "isolated",
 ]
 
-_BROWSER = frozenset(
-    {
-        "AsyncBrowser",
-        "AsyncPage",
-        "Browser",
-        "Image",
-        "Link",
-        "NetworkPolicy",
-        "Page",
-        "ProcessInfo",
-        "Response",
-    }
-)
+_BROWSER = "AsyncBrowser AsyncPage Browser Image Link NetworkPolicy Page ProcessInfo Response"
+_PLACES = {
+    **dict.fromkeys(_BROWSER.split(), "cloister.browser"),
+    "AsyncPluginRuntime": "cloister.plugins.async_runtime",
+    "Limits": "cloister.plugins.limits",
+    "Plugin": "cloister.plugins.plugin",
+    "PluginPool": "cloister.plugins.pool",
+    "PluginRuntime": "cloister.plugins.runtime",
+    "SharedBuffer": "cloister.ipc.shared_buffer",
+    "isolated": "cloister.plugins.isolated",
+}
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'cloister' has no attribute {name!r}")
-    module = importlib.import_module("cloister.browser" if name in _BROWSER else "cloister.errors")
-    return getattr(module, name)
+    return getattr(importlib.import_module(_PLACES.get(name, "cloister.errors")), name)

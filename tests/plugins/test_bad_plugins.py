@@ -35,7 +35,7 @@ def recursion(): return recursion()
 def deep_c():
     sys.setrecursionlimit(10**9)
     x = []
-    for _ in range(10**5): x = [x]
+    for _ in range(50_000): x = [x]
     return repr(x)
 def power(): return pow(10, 10**9) % 7
 def expression(): return re.match('(a+)+$', 'a' * 60 + 'b')

@@ -158,10 +158,12 @@ class HostProcess:
     def release(self, why: ends.End) -> concurrent.futures.Future[None] | None:
         """End it and let go of all that it has. From any thread; done when that is done."""
         self._doomed = True
+        leaving = self.child.end(why)
         try:
-            return asyncio.run_coroutine_threadsafe(self.child.end(why), self._loop)
-        except RuntimeError:
-            return None  # the loop is closed, and with it everything
+            return asyncio.run_coroutine_threadsafe(leaving, self._loop)
+        except RuntimeError:  # the loop is closed, and with it everything
+            leaving.close()
+            return None
 
     def _in_loop(self, work: Callable[[], None]) -> None:
         try:

@@ -121,7 +121,7 @@ class PluginPool(concurrent.futures.Executor):
         )
         self._finalizer = weakref.finalize(self, self._work.stop, cancel=True)
 
-    def submit(self, function: str | Callable[..., T], /, *arguments: Any, **named: Any) -> Future[T]:
+    def submit(self, function: str | Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:
         """A future of what ``function`` returns or raises. Waits while the queue is full.
 
         Raises :class:`RuntimeClosed` after shutdown, :class:`PoolBroken`, and :class:`NotSendable` for a function that
@@ -131,14 +131,13 @@ class PluginPool(concurrent.futures.Executor):
         self._work.add(task)
         return task.future
 
-    async def run(self, function: str | Callable[..., T], /, *arguments: Any, **named: Any) -> T:
+    async def run(self, function: str | Callable[..., Any], /, *arguments: Any, **named: Any) -> Any:
         """The same for asyncio: what it returns. To cancel it ends its process."""
         task = self._task(function, arguments, named)
         if not self._work.room.acquire(blocking=False):
             await asyncio.to_thread(self._work.room.acquire)
         self._work.add(task, has_room=True)
-        found: T = await asyncio.wrap_future(task.future)
-        return found
+        return await asyncio.wrap_future(task.future)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until every call that was submitted is done; whether that was within ``timeout`` seconds."""

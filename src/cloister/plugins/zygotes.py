@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+import weakref
 
 import msgspec
 
@@ -15,8 +15,6 @@ from ..process.keep import Kept
 from ..process.kinds import MODULES, PLUGIN_HOST
 
 __all__ = ["Zygotes"]
-
-log = logging.getLogger("cloister.plugins")
 
 _START_TIMEOUT = 20.0  # seconds
 
@@ -33,6 +31,7 @@ class Zygotes:
         self._kept: dict[PreloadOptions, Kept[Zygote]] = {}
         self._starting: dict[PreloadOptions, asyncio.Future[Zygote]] = {}
         self._leaving: set[asyncio.Task[None]] = set()
+        self._children: weakref.WeakSet[ChildProcess] = weakref.WeakSet()
         self._closed = False
 
     async def fork(self, preload: PreloadOptions, options: Options) -> tuple[ChildProcess, Channel]:
@@ -45,6 +44,7 @@ class Zygotes:
         zygote = await kept.get(_START_TIMEOUT)
         here, there = Channel.pair()
         child = await zygote.fork(PLUGIN_HOST, msgspec.msgpack.encode(options), [there], keep=[here])
+        self._children.add(child)
         return child, here
 
     async def warm(self, preload: PreloadOptions) -> None:
@@ -54,6 +54,7 @@ class Zygotes:
     async def close(self) -> None:
         """End them, and with them all that they forked."""
         self._closed = True
+        await asyncio.gather(*(child.end() for child in list(self._children)))
         await asyncio.gather(*self._starting.values(), return_exceptions=True)
         for kept in self._kept.values():
             zygote = kept.current
