@@ -33,8 +33,8 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 bench: $(STAMP)
-	$(BIN)/python -m pip install --quiet playwright "httpx[http2]"
-	failed=0; for each in first_light supervision sandbox network names; do $(BIN)/python bench/$$each.py || failed=1; done; exit $$failed
+	$(BIN)/python -m pip install --quiet playwright "httpx[http2]" sandlock
+	failed=0; for each in first_light supervision sandbox network names plugins; do $(BIN)/python bench/$$each.py || failed=1; done; exit $$failed
 
 soak: $(STAMP)
 	$(BIN)/python bench/soak.py

@@ -35,7 +35,7 @@ def recursion(): return recursion()
 def deep_c():
     sys.setrecursionlimit(10**9)
     x = []
-    for _ in range(50_000): x = [x]
+    for _ in range(200_000): x = [x]
     return repr(x)
 def power(): return pow(10, 10**9) % 7
 def expression(): return re.match('(a+)+$', 'a' * 60 + 'b')
@@ -199,14 +199,25 @@ def test_a_large_result_is_refused_and_the_process_stays(plugin: PluginRuntime) 
 
 
 def test_processor_time_is_counted_for_each_call(runtime: PluginRuntime) -> None:
-    code = "import time\ndef spin():\n while True: pass\ndef rest(): time.sleep(0.3); return 1\ndef work(s):\n" \
-           " end = time.process_time() + s\n while time.process_time() < end: pass\n"  # fmt: skip
-    runtime.load_source(code, "busy", limits=Limits(cpu_time=0.2, timeout=30))
+    code = """
+import host, time
+def spin():
+    while True: pass
+def chatter():
+    while True: host.one()
+def rest(): time.sleep(0.3); return 1
+def work(seconds):
+    end = time.process_time() + seconds
+    while time.process_time() < end: pass
+"""
+    limits = Limits(cpu_time=0.2, timeout=30)
+    runtime.load_source(code, "busy", limits=limits, functions={"one": lambda: 1})
     for _ in range(3):
         runtime.call("busy", "work", 0.1)
     assert runtime.call("busy", "rest") == 1
-    with pytest.raises(CpuLimit):
-        runtime.call("busy", "spin")
+    for function in ("spin", "chatter"):
+        with pytest.raises(CpuLimit):
+            runtime.call("busy", function)
     assert runtime.call("busy", "rest") == 1
 
 

@@ -205,25 +205,32 @@ class HostProcess:
         """What waits for one packet. Raises :class:`Timeout` or :class:`CpuLimit`."""
         limit = self._limits.cpu_time
         began = cpu_seconds(self.child.pid) if limit is not None else None
+        look = time.monotonic() + _LOOK_AT_CPU
 
         def wait() -> None:
+            nonlocal look
             while True:
-                left = deadline - time.monotonic()
-                if left <= 0:
+                now = time.monotonic()
+                if now >= deadline:
                     raise Timeout(
                         f"{self.name} did not answer within {timeout:g} s, and its process was ended"
                     )
-                pause = left if limit is None else min(left, _LOOK_AT_CPU)
+                pause = deadline - now
+                if limit is not None:
+                    # Also while it sends one packet after the other.
+                    if now >= look:
+                        self._check_cpu(limit, began)
+                        look = now + _LOOK_AT_CPU
+                    pause = min(pause, look - now)
                 if self._poll.poll(pause * 1000 + 1):
                     return
-                if limit is not None and began is not None:
-                    used = cpu_seconds(self.child.pid)
-                    if used is not None and used - began > limit:
-                        raise CpuLimit(
-                            f"{self.name} used more than {limit:g} s of processor time in one call"
-                        )
 
         return wait
+
+    def _check_cpu(self, limit: float, began: float | None) -> None:
+        used = cpu_seconds(self.child.pid)
+        if used is not None and began is not None and used - began > limit:
+            raise CpuLimit(f"{self.name} used more than {limit:g} s of processor time in one call")
 
     def _judged(self, message: Returned, fds: Descriptors) -> Answer:
         body = blob.unpack(message.body, fds, max(self._limits.bytes_of("result"), _LARGEST_RAISED))

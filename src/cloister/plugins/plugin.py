@@ -191,6 +191,12 @@ class Plugin:
         return _status_of(process.end)
 
     @property
+    def pid(self) -> int | None:
+        """That of its process; None when it has none."""
+        process = self._process
+        return process.child.pid if process is not None and process.is_alive else None
+
+    @property
     def report(self) -> Ready:
         """The layers that hold its process, as that said when it had locked itself down. Raises :class:`PluginError`
         when it has none."""

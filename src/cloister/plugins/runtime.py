@@ -62,6 +62,11 @@ class PluginRuntime:
         """Those that are loaded."""
         return self._registry.list()
 
+    @property
+    def pids(self) -> list[int]:
+        """Of all its processes: zygotes, their branches, plugins."""
+        return self._zygotes.pids
+
     def load(
         self,
         manifest: str | os.PathLike[str],

@@ -47,6 +47,13 @@ class Zygotes:
         self._children.add(child)
         return child, here
 
+    @property
+    def pids(self) -> list[int]:
+        """Of the zygotes, their branches, and all that they forked and that lives. From any thread."""
+        zygotes = [zygote for kept in list(self._kept.values()) if (zygote := kept.current) is not None]
+        standing = [process for zygote in zygotes for process in (zygote.process, *zygote.branches)]
+        return [process.pid for process in (*standing, *self._children) if not process.has_ended]
+
     async def warm(self, preload: PreloadOptions) -> None:
         """Have the zygote for ``preload`` running. Raises as :meth:`fork`."""
         await self._get(preload)
