@@ -430,6 +430,7 @@ class AsyncPage:
         if self._closed:
             return
         self._closed = True
+        self._http_cache.clear()
         self._browser.forget(self)
         self._drop()
 
