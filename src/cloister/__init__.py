@@ -29,8 +29,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .browser import (
         AsyncBrowser,
+        AsyncBrowserContext,
         AsyncPage,
         Browser,
+        BrowserContext,
         Image,
         Link,
         NetworkPolicy,
@@ -85,11 +87,13 @@ __version__ = "0.1.0"
 __all__ = [
     "AddressRefused",
     "AsyncBrowser",
+    "AsyncBrowserContext",
     "AsyncPage",
     "AsyncPluginRuntime",
     "BadMessage",
     "Browser",
     "BrowserClosed",
+    "BrowserContext",
     "CapabilityRefused",
     "CloisterError",
     "ConnectionClosed",
@@ -134,7 +138,10 @@ __all__ = [
     "isolated",
 ]
 
-_BROWSER = "AsyncBrowser AsyncPage Browser Image Link NetworkPolicy Page ProcessInfo Response"
+_BROWSER = (
+    "AsyncBrowser AsyncBrowserContext AsyncPage Browser BrowserContext Image Link NetworkPolicy Page"
+    " ProcessInfo Response"
+)
 _PLACES = {
     **dict.fromkeys(_BROWSER.split(), "cloister.browser"),
     "AsyncPluginRuntime": "cloister.plugins.async_runtime",

@@ -128,7 +128,7 @@ def test_no_site_can_tell_what_another_loaded(page: BrowserPage, counting: Serve
 
 def test_what_was_forged_is_dropped(page: BrowserPage, counting: Server) -> None:
     """As if a request_server of this site had been taken over, and had put away what it likes."""
-    cache = page._page._http_cache
+    cache = page._page.context.http_cache
     page.goto(counting.url("/page"))
     for forged in (b"x" * 1000, msgspec.msgpack.encode(["https://a.example/"]), bytes(2_000_000)):
         for site, key in list(cache._entries):

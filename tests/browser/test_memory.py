@@ -81,7 +81,8 @@ def test_over_the_budget_the_page_used_longest_ago_is_discarded_first_and_loads_
 
 def test_near_the_budget_pages_of_one_origin_share_a_process(site: Server) -> None:
     with Browser(network=NetworkPolicy(allow_hosts=["127.0.0.1"])) as browser:
-        pages = [browser.new_page() for _ in range(3)]
+        context = browser.new_context()
+        pages = [context.new_page() for _ in range(3)]
         pages[0].goto(site.url("/article"))
         pages[1].goto(site.url("/article"))
         assert pages[0].processes[0].pid != pages[1].processes[0].pid

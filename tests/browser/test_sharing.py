@@ -18,7 +18,16 @@ from hypothesis import strategies as st
 from tests.servers import SITE, Authority, Server, redirect
 from tests.servers import Page as Served
 
-from cloister import AsyncBrowser, BadMessage, Browser, NetworkPolicy, Page, PageCrashed, TimeoutError
+from cloister import (
+    AsyncBrowser,
+    BadMessage,
+    Browser,
+    BrowserContext,
+    NetworkPolicy,
+    Page,
+    PageCrashed,
+    TimeoutError,
+)
 from cloister.browser import content_process, memory
 from cloister.browser.async_page import AsyncPage
 from cloister.browser.checks import origin_of
@@ -78,8 +87,13 @@ def browser(ca_file: str) -> Iterator[Browser]:
         yield browser
 
 
-def open_at(browser: Browser, url: str) -> Page:
-    page = browser.new_page()
+@pytest.fixture
+def context(browser: Browser) -> BrowserContext:
+    return browser.new_context()
+
+
+def open_at(context: BrowserContext, url: str) -> Page:
+    page = context.new_page()
     page.goto(url)
     return page
 
@@ -91,8 +105,10 @@ def colour(page: Page) -> object:
 # ── who shares ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_pages_of_one_origin_share_a_process_and_each_shows_its_own(browser: Browser, site: Server) -> None:
-    pages = [open_at(browser, site.url(path)) for path in ("/red", "/green", "/within")]
+def test_pages_of_one_origin_share_a_process_and_each_shows_its_own(
+    context: BrowserContext, site: Server
+) -> None:
+    pages = [open_at(context, site.url(path)) for path in ("/red", "/green", "/within")]
     assert len({pid_of(page) for page in pages}) == 1
     assert [page.title() for page in pages] == ["red", "green", "green"]
     assert [colour(page) for page in pages] == [RED, GREEN, GREEN]
@@ -101,15 +117,15 @@ def test_pages_of_one_origin_share_a_process_and_each_shows_its_own(browser: Bro
 
 
 def test_nobody_shares_unless_memory_is_short(
-    browser: Browser, site: Server, monkeypatch: pytest.MonkeyPatch
+    browser: Browser, context: BrowserContext, site: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory, "SHARE_FROM", 1.0)
     browser._browser.share_sites(False)
-    assert pid_of(open_at(browser, site.url("/red"))) != pid_of(open_at(browser, site.url("/red")))
+    assert pid_of(open_at(context, site.url("/red"))) != pid_of(open_at(context, site.url("/red")))
 
 
 def test_another_host_port_or_scheme_never_shares(
-    browser: Browser, site: Server, elsewhere: Server, authority: Authority
+    context: BrowserContext, site: Server, elsewhere: Server, authority: Authority
 ) -> None:
     with Server({"/red": ROUTES["/red"]}, tls=authority.context()) as https:
         urls = [
@@ -119,43 +135,52 @@ def test_another_host_port_or_scheme_never_shares(
             https.url("/red"),
             https.url("/red", "localhost"),
         ]
-        pages = [open_at(browser, url) for url in urls]
+        pages = [open_at(context, url) for url in urls]
         assert len({pid_of(page) for page in pages}) == len(urls)
 
 
-def test_what_was_not_fetched_never_shares(browser: Browser, site: Server) -> None:
-    page = browser.new_page()
+def test_pages_of_two_contexts_never_share(browser: Browser, context: BrowserContext, site: Server) -> None:
+    mine = open_at(context, site.url("/red"))
+    with browser.new_context() as other, browser.new_page() as alone:
+        alone.goto(site.url("/red"))
+        assert len({pid_of(mine), pid_of(open_at(other, site.url("/red"))), pid_of(alone)}) == 3
+
+
+def test_what_was_not_fetched_never_shares(context: BrowserContext, site: Server) -> None:
+    page = context.new_page()
     page.set_content("<p>mine", base_url=site.url("/red"))
     assert page.url == site.url("/red")
-    other = open_at(browser, site.url("/red"))
-    third = browser.new_page()
+    other = open_at(context, site.url("/red"))
+    third = context.new_page()
     third.set_content("<p>mine too", base_url=site.url("/red"))
     assert len({pid_of(page), pid_of(other), pid_of(third)}) == 3
 
 
 def test_a_page_that_was_redirected_from_another_origin_is_joined_by_none(
-    browser: Browser, site: Server, elsewhere: Server
+    context: BrowserContext, site: Server, elsewhere: Server
 ) -> None:
-    page = open_at(browser, elsewhere.url("/out"))
+    page = open_at(context, elsewhere.url("/out"))
     assert page.url == site.url("/green")
-    assert pid_of(open_at(browser, site.url("/red"))) != pid_of(page)
-    assert pid_of(open_at(browser, elsewhere.url("/red"))) != pid_of(page)
+    assert pid_of(open_at(context, site.url("/red"))) != pid_of(page)
+    assert pid_of(open_at(context, elsewhere.url("/red"))) != pid_of(page)
 
 
 def test_a_page_that_is_led_out_of_its_site_gets_a_process_of_its_own(
-    browser: Browser, site: Server, elsewhere: Server
+    context: BrowserContext, site: Server, elsewhere: Server
 ) -> None:
-    page = open_at(browser, elsewhere.url("/red"))
-    out = open_at(browser, elsewhere.url("/out"))
+    page = open_at(context, elsewhere.url("/red"))
+    out = open_at(context, elsewhere.url("/out"))
     assert out.url == site.url("/green")
     assert colour(out) == GREEN
     assert pid_of(out) != pid_of(page)
     assert colour(page) == RED
-    assert pid_of(open_at(browser, elsewhere.url("/green"))) == pid_of(page)
+    assert pid_of(open_at(context, elsewhere.url("/green"))) == pid_of(page)
 
 
-def test_a_page_that_goes_to_another_site_leaves(browser: Browser, site: Server, elsewhere: Server) -> None:
-    page, other = open_at(browser, site.url("/red")), open_at(browser, site.url("/red"))
+def test_a_page_that_goes_to_another_site_leaves(
+    context: BrowserContext, site: Server, elsewhere: Server
+) -> None:
+    page, other = open_at(context, site.url("/red")), open_at(context, site.url("/red"))
     shared = pid_of(page)
     other.goto(elsewhere.url("/green"))
     assert pid_of(other) != shared
@@ -163,10 +188,10 @@ def test_a_page_that_goes_to_another_site_leaves(browser: Browser, site: Server,
 
 
 def test_a_process_holds_no_more_pages_than_may_crash_together(
-    browser: Browser, site: Server, monkeypatch: pytest.MonkeyPatch
+    context: BrowserContext, site: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(content_process, "MOST_DOCUMENTS", 2)
-    pages = [open_at(browser, site.url("/red")) for _ in range(3)]
+    pages = [open_at(context, site.url("/red")) for _ in range(3)]
     assert pid_of(pages[0]) == pid_of(pages[1]) != pid_of(pages[2])
 
 
@@ -174,9 +199,9 @@ def test_a_process_holds_no_more_pages_than_may_crash_together(
 
 
 def test_the_first_page_closes_and_the_last_one_takes_the_process_along(
-    browser: Browser, site: Server
+    context: BrowserContext, site: Server
 ) -> None:
-    page, other = open_at(browser, site.url("/red")), open_at(browser, site.url("/green"))
+    page, other = open_at(context, site.url("/red")), open_at(context, site.url("/green"))
     pid = pid_of(page)
     page.close()
     assert colour(other) == GREEN
@@ -185,8 +210,8 @@ def test_the_first_page_closes_and_the_last_one_takes_the_process_along(
     eventually(lambda: not os.path.exists(f"/proc/{pid}"))
 
 
-def test_a_discarded_page_leaves_the_others_their_process(browser: Browser, site: Server) -> None:
-    page, other = open_at(browser, site.url("/red")), open_at(browser, site.url("/green"))
+def test_a_discarded_page_leaves_the_others_their_process(context: BrowserContext, site: Server) -> None:
+    page, other = open_at(context, site.url("/red")), open_at(context, site.url("/green"))
     pid = pid_of(page)
     assert page.discard()
     assert page.processes == []
@@ -195,9 +220,11 @@ def test_a_discarded_page_leaves_the_others_their_process(browser: Browser, site
     assert pid_of(page) == pid_of(other) == pid
 
 
-def test_a_crash_takes_every_page_of_the_process_and_each_reloads(browser: Browser, site: Server) -> None:
-    pages = [open_at(browser, site.url("/red")), open_at(browser, site.url("/green"))]
-    alone = open_at(browser, site.url("/red", "localhost"))
+def test_a_crash_takes_every_page_of_the_process_and_each_reloads(
+    context: BrowserContext, site: Server
+) -> None:
+    pages = [open_at(context, site.url("/red")), open_at(context, site.url("/green"))]
+    alone = open_at(context, site.url("/red", "localhost"))
     crashes: list[object] = []
     for page in pages:
         page.on("crash", crashes.append)
@@ -214,9 +241,9 @@ def test_a_crash_takes_every_page_of_the_process_and_each_reloads(browser: Brows
 
 
 def test_a_page_that_is_stopped_at_its_deadline_takes_the_busy_process_along(
-    browser: Browser, site: Server
+    context: BrowserContext, site: Server
 ) -> None:
-    page, other = open_at(browser, site.url("/red")), open_at(browser, site.url("/green"))
+    page, other = open_at(context, site.url("/red")), open_at(context, site.url("/green"))
     crashes: list[object] = []
     other.on("crash", crashes.append)
     os.kill(pid_of(page), signal.SIGSTOP)
@@ -231,14 +258,14 @@ def test_a_page_that_is_stopped_at_its_deadline_takes_the_busy_process_along(
     assert colour(other) == GREEN
 
 
-def test_a_page_whose_server_is_slow_takes_nobody_along(browser: Browser, site: Server) -> None:
-    page, slow = open_at(browser, site.url("/red")), browser.new_page()
+def test_a_page_whose_server_is_slow_takes_nobody_along(context: BrowserContext, site: Server) -> None:
+    page, slow = open_at(context, site.url("/red")), context.new_page()
     pid = pid_of(page)
     with pytest.raises(TimeoutError, match="within 300 ms"):
         slow.goto(site.url("/silent"), timeout=300)
     time.sleep(content_process._ANSWERS_WITHIN + 0.1)
     assert colour(page) == RED
-    assert pid_of(page) == pid_of(open_at(browser, site.url("/green"))) == pid
+    assert pid_of(page) == pid_of(open_at(context, site.url("/green"))) == pid
 
 
 # ── who may be believed ──────────────────────────────────────────────────────────────────────────────────────
@@ -412,9 +439,11 @@ def test_a_page_can_be_joined_only_when_its_document_is_there(
     assert seen == [False, True]
 
 
-def test_pages_that_open_at_once_are_all_right(browser: Browser, site: Server, elsewhere: Server) -> None:
-    first = open_at(browser, site.url("/red"))
-    pages = [browser.new_page() for _ in range(6)]
+def test_pages_that_open_at_once_are_all_right(
+    context: BrowserContext, site: Server, elsewhere: Server
+) -> None:
+    first = open_at(context, site.url("/red"))
+    pages = [context.new_page() for _ in range(6)]
     paths = ["/green", "/within", "/red"] * 2
     threads = [
         threading.Thread(target=page.goto, args=[site.url(path)])

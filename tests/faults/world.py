@@ -288,7 +288,7 @@ async def share(world: World) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(memory, "SHARE_FROM", -1.0)
         world.browser.share_sites(True)
-        async with await world.browser.new_page() as other:
+        async with await world.page.context.new_page() as other:
             await world.act(other.goto(world.server.url("/plain"), timeout=TIMEOUT))
             await world.act(other.text(timeout=TIMEOUT))
     world.browser.share_sites(False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -15,11 +16,13 @@ from tests.servers import Authority
 
 from cloister.errors import RequestFailed
 from cloister.interfaces.base import FailureCode
+from cloister.interfaces.cookies import Cookie
 from cloister.interfaces.lookup_server import LOOKUP, Connect, Connected
 from cloister.interfaces.request_server import DocumentAllowed, Fetch, Options
 from cloister.ipc import Channel, Connection, Descriptors
 from cloister.request_server import tls
 from cloister.request_server.client import Announce, Client, Response
+from cloister.request_server.cookies import DocumentCookies
 from cloister.request_server.dial import Dialer
 
 
@@ -64,6 +67,25 @@ class NoShelf:
         raise AssertionError("nobody said that anything is to be kept")
 
 
+class Keeper:
+    """The browser's part with cookies: has some for the pages of ``site``, and is told of others."""
+
+    def __init__(self, site: str = "", *cookies: Cookie, now: float | None = None) -> None:
+        self.site = site
+        self.cookies = cookies
+        self.asked = 0
+        self.told: list[Cookie] = []
+        self.of_document = DocumentCookies(self._ask, self._tell, time.time if now is None else lambda: now)
+
+    async def _ask(self) -> tuple[str, tuple[Cookie, ...]]:
+        self.asked += 1
+        await asyncio.sleep(0)
+        return self.site, self.cookies
+
+    async def _tell(self, cookies: tuple[Cookie, ...]) -> None:
+        self.told += cookies
+
+
 async def connect(message: Connect, _fds: Descriptors) -> tuple[Connected, list[int]]:
     """What the lookup server does, for loopback; every other host is an address that is refused."""
     if message.host not in {"127.0.0.1", "localhost", "localhost."}:
@@ -99,7 +121,7 @@ def client(authority: Authority) -> Opener:
         asking = Connection(ours, LOOKUP, "client")
         options = Options(user_agent="Cloister tests", **{"for_browser": True, **limits})
         dialer = Dialer(asking, context, options.request_timeout / 1000)
-        made = Client(options, dialer.dial, announce, NoShelf())
+        made = Client(options, dialer.dial, announce, NoShelf(), Keeper().of_document)
         try:
             yield Fetcher(made)
         finally:

@@ -14,7 +14,7 @@ import h2.config
 import h2.connection
 import h2.events
 import h2.settings
-from tests.request_server.conftest import Fetched, Fetcher, NoShelf, nobody_minds
+from tests.request_server.conftest import Fetched, Fetcher, Keeper, NoShelf, nobody_minds
 
 from cloister.errors import RequestFailed
 from cloister.interfaces.request_server import Destination, Fetch, Options
@@ -65,7 +65,12 @@ def peer(handler: Handler) -> Iterator[int]:
 
 @contextlib.asynccontextmanager
 async def led_to(
-    port: int, *, http_2: bool = False, announce: Announce = nobody_minds, **options: Any
+    port: int,
+    *,
+    http_2: bool = False,
+    announce: Announce = nobody_minds,
+    keeper: Keeper | None = None,
+    **options: Any,
 ) -> AsyncIterator[Fetcher]:
     """A client that finds every host at ``port``. With ``http_2`` that is what https:// URLs are spoken to by. Unless
     ``for_browser=False``, nobody's rights are looked at."""
@@ -77,8 +82,8 @@ async def led_to(
             link.protocol = "h2"
         return link
 
-    given = Options(user_agent="Cloister tests", **{"for_browser": True, **options})
-    client = Client(given, dial, announce, NoShelf())
+    given = Options(user_agent="Cloister tests", **{"for_browser": keeper is None, **options})
+    client = Client(given, dial, announce, NoShelf(), (keeper or Keeper()).of_document)
     try:
         yield Fetcher(client)
     finally:

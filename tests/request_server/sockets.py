@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import msgspec
-from tests.request_server.conftest import NoShelf, connect
+from tests.request_server.conftest import Keeper, NoShelf, connect
 from tests.request_server.peers import read_head
 from websockets.sync.server import ServerConnection, serve
 
@@ -136,7 +136,7 @@ async def channelled(
         announced.append(url)
         return DocumentAllowed(credentials)
 
-    client = Client(chosen, dialer.dial, announce, NoShelf())
+    client = Client(chosen, dialer.dial, announce, NoShelf(), Keeper().of_document)
     sockets, sources = WebSockets(client, chosen, dialer.dial_http_1), EventSources(client, chosen)
     handlers: dict[type[Message], Handler] = {**sockets.handlers, **sources.handlers}
     made = Channelled(Connection(page, REQUESTS, "client"), client, announced)

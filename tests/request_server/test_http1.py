@@ -13,7 +13,7 @@ import ada_url
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.request_server.conftest import Fetched, Fetcher, NoShelf, nobody_minds
+from tests.request_server.conftest import Fetched, Fetcher, Keeper, NoShelf, nobody_minds
 from tests.request_server.peers import ask, led_to, outcome, peer, read_head
 
 from cloister.errors import RequestFailed
@@ -314,7 +314,7 @@ def test_what_a_server_said_before_it_cut_the_connection_is_read(body: bytes) ->
         return Wire(ours)
 
     async def run() -> Fetched:
-        client = Client(Options(user_agent="Cloister tests"), dial, nobody_minds, NoShelf())
+        client = Client(Options(user_agent="Cloister tests"), dial, nobody_minds, NoShelf(), Keeper().of_document)
         try:
             return await Fetcher(client).fetch(Fetch(URL, Destination.DOCUMENT, method="POST"), body)
         finally:

@@ -12,6 +12,7 @@ import h2.errors
 import pytest
 from hyperframe.frame import GoAwayFrame
 from tests.request_server.conftest import Fetched, Fetcher, NoShelf, nobody_minds
+from tests.request_server.conftest import Keeper as Cookies
 from tests.request_server.peers import Http2Server, led_to, outcome, peer, read_head
 
 from cloister.errors import RequestFailed
@@ -73,7 +74,11 @@ def run(work: Callable[[Client, Dials], object]) -> Keeper:
     async def all_of_it() -> None:
         dials = Dials(port)
         client = Client(
-            Options(user_agent="Cloister tests", for_browser=True), dials.dial, nobody_minds, NoShelf()
+            Options(user_agent="Cloister tests", for_browser=True),
+            dials.dial,
+            nobody_minds,
+            NoShelf(),
+            Cookies().of_document,
         )
         try:
             await work(client, dials)  # type: ignore[misc]
@@ -199,7 +204,7 @@ def test_a_server_that_wants_http1_and_speaks_http2_again_is_given_up() -> None:
             link.protocol = "h2"
             return link
 
-        client = Client(Options(user_agent="Cloister tests"), dial, nobody_minds, NoShelf())
+        client = Client(Options(user_agent="Cloister tests"), dial, nobody_minds, NoShelf(), Cookies().of_document)
         try:
             return await outcome(Fetcher(client).fetch(POST))
         finally:

@@ -18,6 +18,7 @@ from tests.servers import ARTICLE, COMPRESSORS, SITE, Authority, Page, Server, r
 from cloister.errors import RequestFailed
 from cloister.interfaces.base import INLINE_LIMIT, Descriptor, FailureCode
 from cloister.interfaces.control import Ping, Ready, Shutdown
+from cloister.interfaces.cookies import Cookies, GetCookies
 from cloister.interfaces.lookup_server import LOOKUP, Connect
 from cloister.interfaces.request_server import (
     REQUEST_CONTROL,
@@ -99,11 +100,19 @@ async def start(roots: str = "", **limits: Any) -> AsyncIterator[Child]:
             raise RequestFailed(FailureCode.OTHER_SITE, "not there")
         return DocumentAllowed()
 
+    async def get_cookies(_message: GetCookies, _fds: Descriptors) -> tuple[Cookies, list[int]]:
+        body, fds = blob.pack(msgspec.msgpack.encode(()))
+        return Cookies("", body), fds
+
     control = Connection(
         pairs[0][0],
         REQUEST_CONTROL,
         "client",
-        {Ready: lambda message, _fds: ready.set_result(message), DocumentFrom: document_from},
+        {
+            Ready: lambda message, _fds: ready.set_result(message),
+            DocumentFrom: document_from,
+            GetCookies: get_cookies,
+        },
     )
     page = Connection(pairs[1][0], REQUESTS, "client")
     lookup = Connection(pairs[2][0], LOOKUP, "server", {Connect: connect})

@@ -4,15 +4,18 @@ import logging
 
 from .async_browser import AsyncBrowser
 from .async_page import AsyncPage
+from .context import AsyncBrowserContext
 from .network import NetworkPolicy
 from .proxy import ProxySettings
-from .sync import Browser, Page
+from .sync import Browser, BrowserContext, Page
 from .values import Image, Link, Margin, ProcessInfo, Response, Viewport
 
 __all__ = [
     "AsyncBrowser",
+    "AsyncBrowserContext",
     "AsyncPage",
     "Browser",
+    "BrowserContext",
     "Image",
     "Link",
     "Margin",

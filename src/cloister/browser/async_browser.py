@@ -33,6 +33,8 @@ from ..process.supervisor import HealthEvent, Supervisor
 from .ahead import Ahead
 from .async_page import DEFAULT_TIMEOUT, AsyncPage, child_info
 from .checks import descriptors_left, open_regular
+from .context import AsyncBrowserContext
+from .cookie_files import State
 from .crashed import report_crash
 from .identity import ClientHints, HttpCredentials, Keyring, with_hints
 from .memory import MemoryKeeper, default_budget
@@ -128,6 +130,7 @@ class AsyncBrowser:
         self._allow_degraded = allow_degraded
         self._processes: Processes | None = None
         self._pages: list[AsyncPage] = []
+        self._contexts: list[AsyncBrowserContext] = []
         self._ending: set[asyncio.Task[None]] = set()
         self._ahead = Ahead(lambda: self._fork_renderer(self._usual, will_fetch=True), self.see_off)
         self._usual = web_content.Options(width=self._viewport["width"], height=self._viewport["height"])
@@ -212,10 +215,35 @@ class AsyncBrowser:
         """The open pages, oldest first."""
         return list(self._pages)
 
-    async def new_page(self, *, viewport: Viewport | None = None) -> AsyncPage:
-        """A new, empty page. Its processes start with its first navigation."""
+    @property
+    def contexts(self) -> list[AsyncBrowserContext]:
+        """The open contexts, oldest first."""
+        return list(self._contexts)
+
+    async def new_context(
+        self, *, viewport: Viewport | None = None, storage_state: State = None
+    ) -> AsyncBrowserContext:
+        """A context without pages: its cookies are no other context's. ``viewport`` is the size of its pages,
+        ``storage_state`` the cookies to begin with (:meth:`AsyncBrowserContext.storage_state`)."""
+        return self._new_context(viewport, storage_state)
+
+    async def new_page(self, *, viewport: Viewport | None = None, storage_state: State = None) -> AsyncPage:
+        """A new, empty page in a context of its own, which is closed with it. Its processes start with its first
+        navigation."""
+        context = self._new_context(viewport, storage_state)
+        context.closes_with_page = True
+        return await context.new_page()
+
+    def _new_context(self, viewport: Viewport | None, storage_state: State) -> AsyncBrowserContext:
         self._running()
-        page = AsyncPage(self, _checked_viewport(viewport or self._viewport))
+        context = AsyncBrowserContext(self, _checked_viewport(viewport or self._viewport), storage_state)
+        self._contexts.append(context)
+        return context
+
+    def add_page(self, context: AsyncBrowserContext, viewport: Viewport) -> AsyncPage:
+        """For a context: one more page."""
+        self._running()
+        page = AsyncPage(self, context, _checked_viewport(viewport))
         self._pages.append(page)
         return page
 
@@ -316,23 +344,32 @@ class AsyncBrowser:
             return
         self._closed = True
         await asyncio.gather(*(page.close() for page in self.pages), return_exceptions=True)
+        await asyncio.gather(*(context.close() for context in self.contexts), return_exceptions=True)
         await self._stop()
         log.info("the browser ended")
 
     async def start_renderer(
-        self, options: web_content.Options, *, will_fetch: bool, origin: str | None = None
+        self,
+        options: web_content.Options,
+        context: AsyncBrowserContext,
+        *,
+        will_fetch: bool,
+        origin: str | None = None,
     ) -> Renderer:
-        """For a page: the processes of one navigation, as soon as there is room for them. Where it goes to ``origin``,
-        they may be joined to those of another page there."""
+        """For a page of ``context``: the processes of one navigation, as soon as there is room for them. Where it goes
+        to ``origin``, they may be joined to those of another page of the context there."""
         await self._room.take()
         try:
-            renderer = self._join(options, origin) if origin is not None and self._share_sites else None
+            renderer = None
+            if origin is not None and self._share_sites:
+                renderer = self._join(options, context, origin)
             if renderer is None:
                 renderer = await self._fresh_renderer(options, will_fetch=will_fetch)
         except BaseException:
             self._room.give_back()
             raise
         renderer.on_gone = self._room.give_back
+        renderer.cookies.use(context.store)
         return renderer
 
     async def _fresh_renderer(self, options: web_content.Options, *, will_fetch: bool) -> Renderer:
@@ -351,8 +388,10 @@ class AsyncBrowser:
         """For a page whose deadline passed before it got a process."""
         return self._room.why_wait() if self._room.is_full else "none could be forked"
 
-    def _join(self, options: web_content.Options, origin: str) -> Renderer | None:
-        for page in self._pages:
+    def _join(
+        self, options: web_content.Options, context: AsyncBrowserContext, origin: str
+    ) -> Renderer | None:
+        for page in context.pages:
             content = page.content_process
             if content is not None and content.can_be_joined(origin):
                 with contextlib.suppress(ChannelClosed, BadMessage):  # it is ending
@@ -401,6 +440,11 @@ class AsyncBrowser:
         """For a page that closes."""
         if page in self._pages:
             self._pages.remove(page)
+
+    def forget_context(self, context: AsyncBrowserContext) -> None:
+        """For a context that closes."""
+        if context in self._contexts:
+            self._contexts.remove(context)
 
     def rows(self) -> list[monitor.ProcessRow]:
         """For the monitor: this process and every child, as far as it is known here."""

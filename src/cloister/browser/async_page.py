@@ -58,14 +58,14 @@ from .checks import (
 from .content_process import ContentProcess
 from .crash_page import crash_page
 from .history import Entry, History
-from .http_cache import HttpCache
 from .paper import print_request
 from .picture import MAX_SCREENSHOT_PIXELS
-from .renderer import Renderer
+from .renderer import Hop, Renderer
 from .values import Link, Margin, ProcessInfo, Response, Viewport
 
 if TYPE_CHECKING:
     from .async_browser import AsyncBrowser
+    from .context import AsyncBrowserContext
 
 __all__ = ["DEFAULT_TIMEOUT", "AsyncPage", "PageEvent"]
 
@@ -81,7 +81,7 @@ _LINKS: msgspec.msgpack.Decoder[tuple[web_content.Link, ...]] = msgspec.msgpack.
 
 
 class AsyncPage:
-    """One page of a browser, made by :meth:`AsyncBrowser.new_page`.
+    """One page of a browser, made by :meth:`AsyncBrowser.new_page` or :meth:`AsyncBrowserContext.new_page`.
 
     Every navigation gets new processes, so nothing that one document did can reach the next; where memory is short,
     it may join the process of another page that shows the same origin, and no other ever. Every method may raise
@@ -89,13 +89,13 @@ class AsyncPage:
     a page that is still busy when it has passed is stopped. Calls on one page run one after the other.
     """
 
-    def __init__(self, browser: AsyncBrowser, viewport: Viewport) -> None:
+    def __init__(self, browser: AsyncBrowser, context: AsyncBrowserContext, viewport: Viewport) -> None:
         self._browser = browser
+        self._context = context
         self._viewport = viewport
         self._renderer: Renderer | None = None
         self._loaded: Loaded | None = None
         self._history = History()
-        self._http_cache = HttpCache()
         self._crash: End | None = None
         self._crash_told = False
         self._discarded = False
@@ -117,6 +117,11 @@ class AsyncPage:
         """Where the page is: after redirects, or what was asked for when it failed. What a page's own process says
         of it does not count."""
         return self._url
+
+    @property
+    def context(self) -> AsyncBrowserContext:
+        """Whose cookies it has."""
+        return self._context
 
     @property
     def viewport_size(self) -> Viewport:
@@ -173,7 +178,7 @@ class AsyncPage:
         :class:`NavigationError` with a ``code`` for every other reason.
         """
         checked = checked_url(url)
-        return await self._visit(Entry(checked, lambda: (Load(checked), []), True), timeout)
+        return await self._visit(_entry_at(checked), timeout)
 
     async def set_content(
         self, html: str | bytes, *, base_url: str | None = None, timeout: float = DEFAULT_TIMEOUT
@@ -239,12 +244,7 @@ class AsyncPage:
         self._discarded, self.gone = False, None
         self.is_loading = True
         try:
-            origin = origin_of(entry.url) if entry.will_fetch else None
-            try:
-                loaded = await self._show(entry, deadline, timeout, origin, is_reload)
-            except _LedElsewhereError:
-                self._drop()
-                loaded = await self._show(entry, deadline, timeout, None, is_reload)
+            loaded = await self._follow(entry, deadline, timeout, is_reload=is_reload)
         except CloisterError as error:
             self._failure = str(error)
             self._drop()
@@ -259,22 +259,38 @@ class AsyncPage:
             self._browser.loaded()
         return loaded
 
+    async def _follow(self, entry: Entry, deadline: float, timeout: float, *, is_reload: bool) -> Loaded:
+        """Load ``entry``. Where a redirect leaves a site, so do we: what follows is done by processes that have read
+        nothing of it."""
+        if not entry.will_fetch:
+            return await self._show(entry, Hop(entry.url), deadline, timeout, None, is_reload=is_reload)
+        hop, origin = Hop(entry.url), origin_of(entry.url)
+        while True:
+            try:
+                return await self._show(entry, hop, deadline, timeout, origin, is_reload=is_reload)
+            except _LedElsewhereError as error:
+                hop, origin = error.hop, None
+                self._drop()
+                entry = _entry_at(hop.url)
+
     async def _show(
-        self, entry: Entry, deadline: float, timeout: float, origin: str | None, is_reload: bool
+        self, entry: Entry, hop: Hop, deadline: float, timeout: float, origin: str | None, *, is_reload: bool
     ) -> Loaded:
-        """Load ``entry`` in processes of its own, or joined to others of ``origin``."""
+        """Load ``entry``, which is at ``hop`` of a navigation, in processes of its own, or joined to others of
+        ``origin``."""
         renderer = await self._start(deadline, timeout, entry.will_fetch, origin)
         renderer.work_for(site_of(entry.url))
         renderer.on_progress = lambda done, total: self._emit("progress", done, total)
         renderer.expects_document = entry.will_fetch
-        renderer.cache.open(self._http_cache, is_reload=is_reload)
+        renderer.cache.open(self._context.http_cache, is_reload=is_reload)
         renderer.base_url = "" if entry.will_fetch else entry.url
+        renderer.begins_at = hop
         request, fds = entry.message()
         try:
             loaded, _ = await self._ask(request, fds, deadline=deadline, timeout=timeout)
-        except NavigationError as error:
-            if renderer.was_led_elsewhere:
-                raise _LedElsewhereError(error.url, error.code, error.detail) from None
+        except NavigationError:
+            if renderer.led_to is not None:
+                raise _LedElsewhereError(renderer.led_to) from None
             raise
         where = renderer.document_url if entry.will_fetch else entry.url
         if loaded.url != where:
@@ -299,7 +315,9 @@ class AsyncPage:
         options = web_content.Options(width=self._viewport["width"], height=self._viewport["height"])
         try:
             async with asyncio.timeout(left(deadline)):
-                return await self._browser.start_renderer(options, will_fetch=will_fetch, origin=origin)
+                return await self._browser.start_renderer(
+                    options, self._context, will_fetch=will_fetch, origin=origin
+                )
         except builtins.TimeoutError:
             raise TimeoutError(
                 f"{printable(self._url, 200)}: no process within {timeout:g} ms: {self._browser.why_wait()}"
@@ -430,9 +448,9 @@ class AsyncPage:
         if self._closed:
             return
         self._closed = True
-        self._http_cache.clear()
         self._browser.forget(self)
         self._drop()
+        await self._context.lost()
 
     async def __aenter__(self) -> Self:
         return self
@@ -545,8 +563,16 @@ class AsyncPage:
             listener(*arguments)
 
 
-class _LedElsewhereError(NavigationError):
-    """A redirect led out of the site whose process the page had joined: it needs one of its own."""
+def _entry_at(url: str) -> Entry:
+    return Entry(url, lambda: (Load(url), []), True)
+
+
+class _LedElsewhereError(Exception):
+    """A redirect led out of the site that the page's processes are of."""
+
+    def __init__(self, hop: Hop) -> None:
+        super().__init__(hop.url)
+        self.hop = hop
 
 
 def child_info(child: Any, page_url: str | None) -> ProcessInfo | None:

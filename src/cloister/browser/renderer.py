@@ -7,8 +7,9 @@ What a page may ask of the browser is the table in :meth:`Renderer._handlers`, a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -16,6 +17,7 @@ from .. import ends
 from ..ends import End
 from ..errors import (
     BadMessage,
+    ChannelClosed,
     CircuitOpen,
     OutOfDescriptors,
     PageCrashed,
@@ -26,6 +28,7 @@ from ..errors import (
 )
 from ..interfaces import request_server, web_content
 from ..interfaces.base import FailureCode, Message
+from ..interfaces.cookies import ForgetCookies, GetCookies, StoreCookies
 from ..interfaces.request_server import Credentials, DocumentAllowed, DocumentFrom
 from ..interfaces.web_content import (
     PAGE,
@@ -41,14 +44,16 @@ from ..ipc import Channel, Connection, Descriptors
 from ..ipc.connection import Handler
 from ..process import ChildProcess
 from ..process.handle import UNWANTED
+from ..sites import is_same_site
 from .checks import is_normalised, origin_of
 from .content_process import ContentProcess
+from .cookies import CookieAccess
 from .http_cache import CacheAccess
 
 if TYPE_CHECKING:
     from .processes import Processes
 
-__all__ = ["Renderer"]
+__all__ = ["Hop", "Renderer"]
 
 MAX_DECODERS_AT_ONCE = 4
 """Image decoders of one page that live at once: more than two cores keep busy, few enough for memory."""
@@ -57,6 +62,14 @@ MAX_REQUEST_SERVERS = 64
 DECODER_LIFETIME = 30.0
 """Seconds after which a decoder is ended, whatever it does. A photograph takes 0.2."""
 _EXIT_TIMEOUT = 5.0
+
+
+class Hop(NamedTuple):
+    """Where a navigation has got to, after so many redirects; ``is_cross_site`` if another site's led there."""
+
+    url: str
+    redirects: int = 0
+    is_cross_site: bool = False
 
 
 class Renderer:
@@ -74,11 +87,14 @@ class Renderer:
         """Whether a document is to be fetched now: only then, and only once, does a request_server get leave to."""
         self.base_url = ""
         """What the program says is the URL of a document that is not fetched."""
-        self.was_led_elsewhere = False
-        """Whether a redirect led out of the site that the process is kept to."""
         self.cache = CacheAccess()
         """The responses that are kept for the document's site."""
+        self.begins_at = Hop("")
+        """Where the navigation is when these processes begin."""
+        self.led_to: Hop | None = None
+        """Where a redirect led that these processes may not follow: it is of another site than theirs."""
         self._document_urls: list[str] = []
+        self.cookies = CookieAccess(self._forget_cookies)
         self._processes = processes
         self._network = network
         self._site: str | None = None
@@ -162,6 +178,11 @@ class Renderer:
         """Where the document came from, at the end of its redirects: what the request_server said, not the page."""
         return self._document_urls[-1] if self._document_urls else None
 
+    def _forget_cookies(self) -> None:
+        if self._request_server is not None:
+            with contextlib.suppress(ChannelClosed, BadMessage):  # it is ending
+                self._request_server.control.send(ForgetCookies())
+
     def settle(self) -> None:
         """The document is there, and from where the browser was told: the page needs no other."""
         self.expects_document = False
@@ -175,7 +196,12 @@ class Renderer:
         options = msgspec.structs.replace(
             self._network, document=document, is_opaque=fetched is None, cache=self.cache.use
         )
-        handlers: dict[type[Message], Handler] = {DocumentFrom: self._document_from, **self.cache.handlers()}
+        handlers: dict[type[Message], Handler] = {
+            DocumentFrom: self._document_from,
+            GetCookies: self.cookies.get,
+            StoreCookies: self.cookies.keep,
+            **self.cache.handlers(),
+        }
         return self._processes.fork_request_server(options, handlers)
 
     def _fork_request_server_ahead(self) -> None:
@@ -189,14 +215,25 @@ class Renderer:
             raise RequestFailed(
                 FailureCode.TOO_MANY_REQUESTS, "a page has one document, and asked for another"
             )
-        if not self.content.admit(message.url):
-            self.was_led_elsewhere = True
-            raise RequestFailed(FailureCode.OTHER_SITE, "the process of this page is kept to another site")
+        redirects = self.begins_at.redirects + message.redirects
+        if redirects > self._network.max_redirects:
+            raise RequestFailed(
+                FailureCode.TOO_MANY_REDIRECTS,
+                f"the page was redirected {redirects - 1} times; that is the limit",
+            )
+        leaves = bool(self._document_urls) and not is_same_site(self._document_urls[0], message.url)
+        if leaves or not self.content.admit(message.url):
+            self.expects_document = False
+            self.led_to = Hop(message.url, redirects, self.begins_at.is_cross_site or leaves)
+            raise RequestFailed(FailureCode.OTHER_SITE, "the processes of this page are of another site")
         self._document_urls.append(message.url)
         # Whoever else had it redirected may have taken the request_server over.
         is_first = len(set(map(origin_of, self._document_urls))) == 1
         return DocumentAllowed(
-            self.credentials_of(message.url) if is_first else None, self.cache.begin(origin_of(message.url))
+            credentials=self.credentials_of(message.url) if is_first else None,
+            cache=self.cache.begin(origin_of(message.url)),
+            has_cookies=self.cookies.begin(message.url),
+            is_cross_site=self.begins_at.is_cross_site,
         )
 
     def _handlers(self) -> dict[type[Message], Handler]:
@@ -311,6 +348,7 @@ class Renderer:
     def kill(self, why: End = UNWANTED) -> None:
         """Stop every process of this document now; :meth:`close` sees them gone. ``why`` is for the page's own, which
         goes on if other pages of its site are in it."""
+        self.cookies.close()
         self.page.close()
         self.content.leave(self, why)
         if self._request_server is not None:

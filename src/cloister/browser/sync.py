@@ -5,7 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import os
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -14,6 +14,8 @@ from ..process.loop_thread import CLOSE_TIMEOUT, LoopThread
 from ..process.supervisor import HealthEvent
 from .async_browser import USER_AGENT, AsyncBrowser
 from .async_page import DEFAULT_TIMEOUT, AsyncPage, PageEvent
+from .context import AsyncBrowserContext, Wanted
+from .cookie_files import CookieParam, State, StorageState
 from .identity import ClientHints, HttpCredentials
 from .network import NetworkPolicy
 from .own_requests import Headers
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from .event_source import Events
     from .web_socket import WebSocket
 
-__all__ = ["Browser", "Page"]
+__all__ = ["Browser", "BrowserContext", "Page"]
 
 
 def _close(thread: LoopThread, browser: AsyncBrowser) -> None:
@@ -85,7 +87,7 @@ class Browser:
             trace_payload=trace_payload,
         )
         self._thread = LoopThread(lambda: BrowserClosed("the browser is closed"))
-        self._pages: weakref.WeakKeyDictionary[AsyncPage, Page] = weakref.WeakKeyDictionary()
+        self._handed_out = _HandedOut(self._thread)
         try:
             self._thread.run(self._browser.start())
         except BaseException:
@@ -96,13 +98,22 @@ class Browser:
     @property
     def pages(self) -> list[Page]:
         """The open pages, oldest first."""
-        return [self._pages[page] for page in self._browser.pages if page in self._pages]
+        return [self._handed_out.page(page) for page in self._browser.pages]
 
-    def new_page(self, *, viewport: Viewport | None = None) -> Page:
-        """A new, empty page. Its processes start with its first navigation."""
-        page = self._thread.run(self._browser.new_page(viewport=viewport))
-        wrapped = self._pages[page] = Page(page, self._thread)
-        return wrapped
+    @property
+    def contexts(self) -> list[BrowserContext]:
+        """The open contexts, oldest first."""
+        return [self._handed_out.context(context) for context in self._browser.contexts]
+
+    def new_context(self, *, viewport: Viewport | None = None, storage_state: State = None) -> BrowserContext:
+        """As :meth:`AsyncBrowser.new_context`."""
+        made = self._browser.new_context(viewport=viewport, storage_state=storage_state)
+        return self._handed_out.context(self._thread.run(made))
+
+    def new_page(self, *, viewport: Viewport | None = None, storage_state: State = None) -> Page:
+        """As :meth:`AsyncBrowser.new_page`."""
+        made = self._browser.new_page(viewport=viewport, storage_state=storage_state)
+        return self._handed_out.page(self._thread.run(made))
 
     def on(self, event: Literal["health"], handler: Callable[[HealthEvent], object]) -> None:
         """As :meth:`AsyncBrowser.on`; ``handler`` is called in the browser's thread, and must not call the browser."""
@@ -161,11 +172,82 @@ class Browser:
         self.close()
 
 
+class _HandedOut:
+    """The page and the context that a program has for each of the browser's, for as long as it has them. It holds no
+    :class:`Browser`: one ends with the program's last reference to it."""
+
+    def __init__(self, thread: LoopThread) -> None:
+        self._thread = thread
+        self._pages: weakref.WeakValueDictionary[AsyncPage, Page] = weakref.WeakValueDictionary()
+        self._contexts: weakref.WeakValueDictionary[AsyncBrowserContext, BrowserContext] = (
+            weakref.WeakValueDictionary()
+        )
+
+    def page(self, page: AsyncPage) -> Page:
+        found = self._pages.get(page)
+        if found is None:
+            found = self._pages[page] = Page(page, self.context(page.context), self._thread)
+        return found
+
+    def context(self, context: AsyncBrowserContext) -> BrowserContext:
+        found = self._contexts.get(context)
+        if found is None:
+            found = self._contexts[context] = BrowserContext(context, self, self._thread)
+        return found
+
+
+class BrowserContext:
+    """One context of a :class:`Browser`; each method is that of :class:`AsyncBrowserContext`, done when it returns."""
+
+    def __init__(self, context: AsyncBrowserContext, handed_out: _HandedOut, thread: LoopThread) -> None:
+        self._context = context
+        self._handed_out = handed_out
+        self._thread = thread
+
+    @property
+    def pages(self) -> list[Page]:
+        """Its open pages, oldest first."""
+        return [self._handed_out.page(page) for page in self._context.pages]
+
+    def new_page(self, *, viewport: Viewport | None = None) -> Page:
+        """As :meth:`AsyncBrowserContext.new_page`."""
+        return self._handed_out.page(self._thread.run(self._context.new_page(viewport=viewport)))
+
+    def cookies(self, urls: str | Sequence[str] | None = None) -> list[CookieParam]:
+        """As :meth:`AsyncBrowserContext.cookies`."""
+        return self._thread.run(self._context.cookies(urls))
+
+    def add_cookies(self, cookies: Iterable[CookieParam]) -> None:
+        """As :meth:`AsyncBrowserContext.add_cookies`."""
+        self._thread.run(self._context.add_cookies(list(cookies)))
+
+    def clear_cookies(self, *, name: Wanted = None, domain: Wanted = None, path: Wanted = None) -> None:
+        """As :meth:`AsyncBrowserContext.clear_cookies`."""
+        self._thread.run(self._context.clear_cookies(name=name, domain=domain, path=path))
+
+    def storage_state(self, path: str | os.PathLike[str] | None = None) -> StorageState:
+        """As :meth:`AsyncBrowserContext.storage_state`."""
+        return self._thread.run(self._context.storage_state(path))
+
+    def close(self) -> None:
+        """As :meth:`AsyncBrowserContext.close`."""
+        self._thread.run(self._context.close())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
 class Page:
     """One page of a :class:`Browser`; each method is that of :class:`AsyncPage`, done when it returns."""
 
-    def __init__(self, page: AsyncPage, thread: LoopThread) -> None:
+    def __init__(self, page: AsyncPage, context: BrowserContext, thread: LoopThread) -> None:
         self._page = page
+        self._context = context
         self._thread = thread
 
     def __repr__(self) -> str:
@@ -175,6 +257,11 @@ class Page:
     def url(self) -> str:
         """As :attr:`AsyncPage.url`."""
         return self._page.url
+
+    @property
+    def context(self) -> BrowserContext:
+        """As :attr:`AsyncPage.context`."""
+        return self._context
 
     @property
     def viewport_size(self) -> Viewport:

@@ -14,6 +14,7 @@ from msgspec import Meta
 
 from .base import Blob, ByteCount, HeaderName, HeaderValue, Interface, Milliseconds, Reply, Request, Url
 from .control import CONTROL
+from .cookies import ForgetCookies, GetCookies, StoreCookies
 from .event_source import CloseEventSource, NextEvent, OpenEventSource
 from .http_cache import CacheGet, CachePut, CacheUse
 from .web_socket import CloseWebSocket, NextWebSocketMessage, OpenWebSocket, SendWebSocket
@@ -179,20 +180,24 @@ class Fetch(Request[Fetched], frozen=True):
 
 
 class DocumentAllowed(Reply, frozen=True):
-    """Go on. ``credentials`` are for the origin of that URL, should it ask for them. None are given where the document
-    was redirected from another origin: it may have taken the request_server over. ``cache`` is about what is kept for
-    the document's site."""
+    """Go on. ``credentials`` are for the origin of that URL, should it ask for them. None are given where another
+    origin redirected this very request_server: it may have taken it over.
+
+    ``cache`` is about what is kept for the document's site. ``has_cookies``: whether there are any for it.
+    ``is_cross_site``: whether another site's redirects led there, before this request_server."""
 
     credentials: Credentials | None = None
     cache: CacheUse = CacheUse.OFF
+    has_cookies: bool = False
+    is_cross_site: bool = False
 
 
 class DocumentFrom(Request[DocumentAllowed], frozen=True):
     """The page's document is about to be asked for at ``url``, where ``redirects`` have led.
 
     Said before the server there is spoken to, so that what is said of a server is said by a process that has not
-    read a byte of it. The last URL that was allowed is where the document came from. Fails with OTHER_SITE where the
-    page's process is kept to one site, and this is another.
+    read a byte of it. The last URL that was allowed is where the document came from. Fails with OTHER_SITE where that
+    is another site than before: the page starts over there, in processes that have read nothing.
     """
 
     url: Url
@@ -215,7 +220,7 @@ REQUESTS = Interface(
 
 REQUEST_CONTROL = Interface(
     "request_server.control",
-    client=CONTROL.client,
-    server=(*CONTROL.server, DocumentFrom, CacheGet, CachePut),
+    client=(*CONTROL.client, ForgetCookies),
+    server=(*CONTROL.server, DocumentFrom, CacheGet, CachePut, GetCookies, StoreCookies),
 )
 """browser ── request_server."""

@@ -15,6 +15,7 @@ from ..interfaces.request_server import Destination, DocumentAllowed, Fetch, Mod
 from . import cors, headers, orb, redirects, referrers, upgrades, urls
 from .body import Body
 from .cache import Cache, Shelf
+from .cookies import DocumentCookies
 from .credentials import Keyring
 from .exchange import Answer, Asked, Broken, Headers, Unwelcome
 from .pool import Dial, Pool
@@ -62,12 +63,15 @@ class Client:
     """Fetches for one page, within ``options``'s limits, over connections that ``dial`` makes.
 
     ``announce(url, redirects)`` is awaited before a document is asked for anywhere, and may fail the fetch, or give
-    credentials for that origin. ``shelf`` is where responses are kept.
+    credentials for that origin. ``shelf`` is where responses are kept, ``cookies`` are those of the page.
     """
 
-    def __init__(self, options: Options, dial: Dial, announce: Announce, shelf: Shelf) -> None:
+    def __init__(
+        self, options: Options, dial: Dial, announce: Announce, shelf: Shelf, cookies: DocumentCookies
+    ) -> None:
         self._options = options
         self._announce = announce
+        self._cookies = cookies
         self._requests_left = options.max_requests
         self._bytes_left = options.max_total_bytes
         self._pool = Pool(dial)
@@ -182,15 +186,16 @@ class Client:
                 self._keyring.add(url, allowed.credentials)
             self._cache.use = allowed.cache
             self._page = cors.Page(url)
+            self._cookies.begin(url, has_cookies=allowed.has_cookies)
+            under_way.is_cross_site |= allowed.is_cross_site
         if self._preflights.needs(step):
             await self._ask_before(fetch, under_way)
-        ask = under_way.special.ask or (self._pool.ask if under_way.special.is_endless else self._cache.ask)
-        answer = under_way.answer = await ask(self._asked(fetch, under_way))
+        answer = await self._send(fetch, under_way)
         may_use = self._may_use_password(step)
         if answer.status == 401 and may_use and self._keyring.unlocks(url, answer.headers):
             await _discard(answer)
             self._count()
-            answer = under_way.answer = await ask(self._asked(fetch, under_way))
+            answer = await self._send(fetch, under_way)
         self._strict_transport.note(url, answer.headers)
         cors.check_answer(step, answer.headers)
         return answer
@@ -205,6 +210,29 @@ class Client:
         cors.check_answer(step, answer.headers)
         self._preflights.note(step, answer.status, answer.headers)
         await _discard(answer)
+
+    async def _send(self, fetch: Fetch, under_way: _UnderWay) -> Answer:
+        """A step, with the cookies that may go with it; those of its answer are kept."""
+        step, special = under_way.step, under_way.special
+        asked = self._asked(fetch, under_way)
+        ask = special.ask or (self._pool.ask if special.is_endless else self._cache.ask)
+        if self._options.for_browser or not cors.sends_credentials(step):
+            under_way.answer = await ask(asked)
+            return under_way.answer
+        is_document = fetch.destination is Destination.DOCUMENT
+        if not under_way.is_cross_site:
+            under_way.is_cross_site = await self._cookies.is_cross_site(step.url)
+        is_cross_site = under_way.is_cross_site
+        mine = await self._cookies.header(
+            step.url, step.method, is_document=is_document, is_cross_site=is_cross_site
+        )
+        if mine is not None:
+            asked.headers.append((b"Cookie", mine))
+        answer = under_way.answer = await ask(asked)
+        await self._cookies.receive(
+            step.url, answer.headers, is_document=is_document, is_cross_site=is_cross_site
+        )
+        return answer
 
     def _asked(self, fetch: Fetch, under_way: _UnderWay) -> Asked:
         step, special = under_way.step, under_way.special
@@ -302,6 +330,8 @@ class _UnderWay:
         self.step = step
         self.special = special
         self.redirects = 0
+        self.is_cross_site = False
+        """Whether another site than the document's has had a hand in it."""
         self.answer: Answer | None = None
 
     def go(self, step: Step) -> None:

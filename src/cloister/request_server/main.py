@@ -6,8 +6,16 @@ import contextlib
 
 import msgspec
 
-from .. import trust
+from .. import sites, trust
 from ..interfaces.base import Message
+from ..interfaces.cookies import (
+    MAX_COOKIES_BYTES,
+    Cookie,
+    CookieList,
+    ForgetCookies,
+    GetCookies,
+    StoreCookies,
+)
 from ..interfaces.lookup_server import LOOKUP
 from ..interfaces.request_server import (
     MAX_REQUEST_BODY,
@@ -28,6 +36,7 @@ from ..sandbox import enter
 from . import tls, warmup
 from .body import Spool
 from .client import Client
+from .cookies import DocumentCookies
 from .dial import Dialer
 from .event_source import EventSources
 from .sandbox import POLICY
@@ -37,6 +46,7 @@ from .web_socket import WebSockets
 __all__ = ["main", "preload", "settle"]
 
 _context: trust.Context | None = None
+_COOKIES: msgspec.msgpack.Decoder[tuple[Cookie, ...]] = msgspec.msgpack.Decoder(CookieList)
 
 
 def preload(options: bytes) -> None:
@@ -47,6 +57,7 @@ def preload(options: bytes) -> None:
     global _context  # noqa: PLW0603 - made once in the zygote, shared with every child
     wanted = msgspec.msgpack.decode(options, type=PreloadOptions) if options else PreloadOptions()
     _context = tls.context(wanted.extra_roots)
+    sites.load()
     warmup.run(_context)
     # Half a millisecond of each child, were it left to them.
     codec(REQUEST_CONTROL, "server")
@@ -69,17 +80,27 @@ def main(start: Start) -> None:
     context = _context
     options = msgspec.msgpack.decode(start.options, type=Options)
     page, lookup = start.channels
-    service = Service(REQUEST_CONTROL)
-    report = enter(POLICY, allow_degraded=start.allow_degraded)
+    timeout = options.request_timeout / 1000
 
     async def announce(url: str, redirects: int) -> DocumentAllowed:
-        asked = DocumentFrom(url, redirects)
-        allowed, _ = await service.control.request(asked, timeout=options.request_timeout / 1000)
+        allowed, _ = await service.control.request(DocumentFrom(url, redirects), timeout=timeout)
         return allowed
 
+    async def get_cookies() -> tuple[str, tuple[Cookie, ...]]:
+        reply, fds = await service.control.request(GetCookies(), timeout=timeout)
+        return reply.site, _COOKIES.decode(blob.unpack(reply.body, fds, MAX_COOKIES_BYTES))
+
+    async def store_cookies(cookies: tuple[Cookie, ...]) -> None:
+        body, fds = blob.pack(msgspec.msgpack.encode(cookies))
+        await service.control.request(StoreCookies(body), fds, timeout=timeout)
+
+    cookies = DocumentCookies(get_cookies, store_cookies)
+    service = Service(REQUEST_CONTROL, {ForgetCookies: lambda _message, _fds: cookies.forget()})
+    report = enter(POLICY, allow_degraded=start.allow_degraded)
+
     async def serve() -> None:
-        dialer = Dialer(Connection(lookup, LOOKUP, "client"), context, options.request_timeout / 1000)
-        client = Client(options, dialer.dial, announce, BrowsersShelf(service.control))
+        dialer = Dialer(Connection(lookup, LOOKUP, "client"), context, timeout)
+        client = Client(options, dialer.dial, announce, BrowsersShelf(service.control), cookies)
 
         async def fetch(message: Fetch, fds: Descriptors) -> tuple[Fetched, list[int]]:
             sent = blob.unpack(message.body, fds, MAX_REQUEST_BODY)

@@ -15,11 +15,13 @@ import h2.connection
 import zstandard
 
 from ..errors import RequestFailed
+from ..interfaces.cookies import Cookie
 from ..interfaces.http_cache import CacheUse
 from ..interfaces.request_server import Destination, DocumentAllowed, Fetch, Options
 from ..interfaces.web_socket import OpenWebSocket
 from . import decoding, tls
 from .client import Client
+from .cookies import DocumentCookies
 from .web_socket_frames import Deflate, Fault, Reader, Writer
 from .web_socket_handshake import shake_hands
 from .wire import Link, Wire
@@ -31,9 +33,10 @@ _SWITCHED = (
     b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Accept: warm\r\n\r\n"
 )
+_COOKIE = b"a=b; Domain=b\xfccher.example; Expires=Sun, 06 Nov 2033 08:49:37 GMT"
 _HTTP_1 = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 4\r\nCache-Control: max-age=1\r\n"
-    b"Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n" + _BODY
+    b"Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT\r\nSet-Cookie: " + _COOKIE + b"\r\n\r\n" + _BODY
 )
 
 
@@ -45,6 +48,16 @@ class _Nowhere:
 
     async def put(self, _key: bytes, _entry: bytes) -> None:
         pass
+
+
+def _no_cookies() -> DocumentCookies:
+    async def ask() -> tuple[str, tuple[Cookie, ...]]:
+        return "", ()
+
+    async def tell(_cookies: tuple[Cookie, ...]) -> None:
+        pass
+
+    return DocumentCookies(ask, tell)
 
 
 def run(context: ssl.SSLContext) -> None:
@@ -73,9 +86,10 @@ async def _fetch(url: str, said: bytes, protocol: str) -> None:
             return wire
 
         async def announce(_url: str, _redirects: int) -> DocumentAllowed:
-            return DocumentAllowed(cache=CacheUse.ON)
+            return DocumentAllowed(cache=CacheUse.ON, has_cookies=True)
 
-        client = Client(Options(user_agent="warm-up", document=url), dial, announce, _Nowhere())
+        options = Options(user_agent="warm-up", document=url)
+        client = Client(options, dial, announce, _Nowhere(), _no_cookies())
         async with client.open(Fetch(url, Destination.DOCUMENT, referrer=url)) as response:
             async for _ in response.body:
                 pass
@@ -96,7 +110,7 @@ async def _switch() -> None:
             return DocumentAllowed()
 
         options = Options(user_agent="warm-up")
-        client = Client(options, dial, announce, _Nowhere())
+        client = Client(options, dial, announce, _Nowhere(), _no_cookies())
         try:
             await shake_hands(OpenWebSocket("ws://warm.example/"), client, options, dial)
         except RequestFailed:
