@@ -82,7 +82,7 @@ async def _die_at(
     if step not in ("load", "start and close", "lose"):
         await STEPS["load"](world)
     else:
-        world.page = await world.browser.new_page()
+        world.page = await world.new_page()
     hooks.spared = world.bystanders_pid
     hooks.arm(point, when, nth)
     for name in list(STEPS)[list(STEPS).index(step) :]:
@@ -91,7 +91,7 @@ async def _die_at(
             break
     hooks.disarm()
     struck = hooks.killed
-    await world.page.close()
+    await world.page.context.close()
     hooks.killed = None
     pid = getattr(struck, "pid", 0)
     await world.all_is_well(died=pid if pid in standing else None)

@@ -64,8 +64,11 @@ def site() -> Iterator[Server]:
             <img src=/image.png><img src=/broken.png><img src=http://127.0.0.1:{closed}/nowhere.png>
             <p>Some <a href=/elsewhere>words</a>""".encode()
         routes: dict[str, Page | Handler] = {
-            "/page": Page(html),
-            "/plain": Page(b"<!doctype html><link rel=stylesheet href=/style.css><p>Words"),
+            "/page": Page(html, headers=(("Set-Cookie", "page=1"),)),
+            "/plain": Page(
+                b"<!doctype html><link rel=stylesheet href=/style.css><p>Words",
+                headers=(("Set-Cookie", "plain=1"),),
+            ),
             "/style.css": Page(
                 b"body { margin: 0; background: rgb(128, 0, 128) }", "text/css", headers=(("ETag", '"kept"'),)
             ),
@@ -131,6 +134,10 @@ class World:
 
     def _remember(self) -> None:
         self.bystanders_pid = self.pid_of(self.bystander)
+
+    async def new_page(self) -> AsyncPage:
+        """In a context where there may be more."""
+        return await (await self.browser.new_context()).new_page()
 
     async def recover(self) -> None:
         """From a test that failed: the next one is another."""
@@ -234,7 +241,7 @@ async def start_and_close(world: World) -> None:
 
 
 async def load(world: World) -> None:
-    world.page = await world.browser.new_page()
+    world.page = await world.new_page()
     await world.act(world.page.goto(world.server.url("/page"), timeout=TIMEOUT))
 
 
@@ -283,7 +290,7 @@ async def _listen(world: World) -> None:
 
 
 async def share(world: World) -> None:
-    """As if memory were short: a second page joins the process of the first."""
+    """As if memory were short: a second page joins the process of the first, and has the cookies with it."""
     await world.act(world.page.goto(world.server.url("/plain"), timeout=TIMEOUT))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(memory, "SHARE_FROM", -1.0)
@@ -295,7 +302,7 @@ async def share(world: World) -> None:
 
 
 async def close(world: World) -> None:
-    await world.act(world.page.close())
+    await world.act(world.page.context.close())
     await asyncio.sleep(0.02)
 
 

@@ -52,6 +52,14 @@ class Impostor:
         asked = self.work.recv(65536)
         self.say(message, fds, struct.unpack_from("<BI", asked)[1])
 
+    def ask(self, message: Message, number: int) -> list[Any]:
+        """Ask the browser on the control channel; what it answers, as msgpack has it."""
+        self.control.send(packet(message, number))
+        while asked := self.control.recv(65536):
+            if struct.unpack_from("<BI", asked) == (2, number):
+                return list(msgspec.msgpack.decode(asked[5:]))
+        raise OSError("the browser closed the channel")
+
     def answer_pings(self, answer: Callable[[int], Message] = Pong) -> None:
         """For ever. ``answer`` is given the nonce."""
         while asked := self.control.recv(65536):

@@ -14,9 +14,11 @@ import msgspec
 import pytest
 
 from cloister import AsyncPage, CloisterError, SandboxUnavailable, ends
+from cloister.browser.cookie_files import CookieParam
 from cloister.errors import BadMessage, PageCrashed
 from cloister.interfaces.base import INLINE_LIMIT, Blob, Failure, FailureCode, Message
 from cloister.interfaces.control import Pong, Ready, Refused
+from cloister.interfaces.cookies import Cookie, GetCookies, SameSite, StoreCookies
 from cloister.interfaces.image_decoder import Decoded
 from cloister.interfaces.request_server import DocumentFrom
 from cloister.interfaces.web_content import (
@@ -306,7 +308,41 @@ def names_many_at_once(liar: Impostor) -> None:
         liar.control.send(packet(DocumentFrom("http://a.example/", 0), number))
 
 
+def body(data: bytes) -> Blob:
+    return Blob(len(data), data)
+
+
+def has_cookies(data: Blob, *, after: str | None = "http://127.0.0.1/") -> Lie:
+    """One that has the browser keep this as cookies, ``after`` it was given leave for a document there."""
+
+    def lie(liar: Impostor) -> None:
+        liar.work.recv(65536)
+        if after is not None:
+            liar.ask(DocumentFrom(after, 0), 1)
+        liar.control.send(packet(StoreCookies(data), 2))
+
+    return lie
+
+
+def cookie(name: str, value: str = "", domain: str = "bank.example") -> Cookie:
+    return Cookie(name, value, domain, "/", False, True, True, SameSite.NONE, None, 2**63 - 1)
+
+
+def spoiled(**fields: object) -> Blob:
+    """One cookie that is none."""
+    made = msgspec.structs.asdict(cookie("a")) | fields
+    return body(msgspec.msgpack.encode([list(made.values())]))
+
+
 BAD_REQUEST_SERVERS: dict[str, Lie] = {
+    "cookies that are none": has_cookies(body(b"\xc1")),
+    "a cookie with a line of its own": has_cookies(spoiled(value="a\r\nHost: bank.example")),
+    "a cookie with another behind it": has_cookies(spoiled(value="a; b=c")),
+    "a cookie that is too long": has_cookies(spoiled(name="a" * 4096, value="b")),
+    "a cookie for ever": has_cookies(spoiled(expires=2**50)),
+    "a cookie of no path": has_cookies(spoiled(path="a")),
+    "more cookies than there may be": has_cookies(Blob(2**30)),
+    "cookies for a document from nowhere": has_cookies(body(b"\x90"), after=None),
     "a script": names("javascript:alert(1)"),
     "a file": names("file:///etc/passwd"),
     "escapes": names("http://a.example/", "http://b.example/\x1b[2J"),
@@ -332,6 +368,44 @@ def test_a_request_server_that_lies_is_ended_and_the_page_is_told(world: World, 
         assert str(outcome).isprintable()
         await page.goto(world.server.url("/plain"), timeout=5000)
         await page.close()
+        await world.all_is_well()
+
+    world.run(go())
+
+
+def test_what_a_request_server_says_of_cookies_is_filed_under_its_own_site(world: World) -> None:
+    """It claims to be the bank's, and gets at nothing of the bank's."""
+    bank: CookieParam = {"name": "secret", "value": "1", "url": "https://bank.example/"}
+    mine: CookieParam = {"name": "mine", "value": "1", "url": world.server.url("/")}
+
+    def lie(liar: Impostor) -> None:
+        liar.work.recv(65536)
+        liar.ask(DocumentFrom(world.server.url("/plain"), 0), 1)
+        _name, site, (_size, inline) = liar.ask(GetCookies(), 2)
+        found = ",".join(each[0] for each in msgspec.msgpack.decode(inline))
+        claimed = msgspec.msgpack.encode((cookie("claimed"), cookie("found", f"{site} {found}")))
+        liar.ask(StoreCookies(body(claimed)), 3)
+        refused = liar.ask(DocumentFrom("https://bank.example/", 1), 4)
+        _name, site, _body = liar.ask(GetCookies(), 5)
+        claimed = msgspec.msgpack.encode((cookie("refused", f"{refused[1]} {site}"),))
+        liar.ask(StoreCookies(body(claimed)), 6)
+
+    async def go() -> None:
+        await world.recover()
+        async with await world.browser.new_context() as context:
+            await context.add_cookies([bank, mine])
+            page = await context.new_page()
+            with impostors(world.browser, "request_server", [lie]) as came:
+                await world.act(page.goto(world.server.url("/plain"), timeout=1000))
+            kept = {each["name"]: (each["partitionKey"], each["value"]) for each in await context.cookies()}
+            assert not came[0].is_alive
+        assert kept == {
+            "secret": ("https://bank.example", "1"),
+            "mine": ("http://127.0.0.1", "1"),
+            "claimed": ("http://127.0.0.1", ""),
+            "found": ("http://127.0.0.1", "http://127.0.0.1 mine"),
+            "refused": ("http://127.0.0.1", "other_site http://127.0.0.1"),
+        }
         await world.all_is_well()
 
     world.run(go())

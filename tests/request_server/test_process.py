@@ -18,7 +18,7 @@ from tests.servers import ARTICLE, COMPRESSORS, SITE, Authority, Page, Server, r
 from cloister.errors import RequestFailed
 from cloister.interfaces.base import INLINE_LIMIT, Descriptor, FailureCode
 from cloister.interfaces.control import Ping, Ready, Shutdown
-from cloister.interfaces.cookies import Cookies, GetCookies
+from cloister.interfaces.cookies import Cookies, CookiesStored, GetCookies, StoreCookies
 from cloister.interfaces.lookup_server import LOOKUP, Connect
 from cloister.interfaces.request_server import (
     REQUEST_CONTROL,
@@ -104,6 +104,10 @@ async def start(roots: str = "", **limits: Any) -> AsyncIterator[Child]:
         body, fds = blob.pack(msgspec.msgpack.encode(()))
         return Cookies("", body), fds
 
+    async def store_cookies(_message: StoreCookies, fds: Descriptors) -> CookiesStored:
+        fds.close()
+        return CookiesStored()
+
     control = Connection(
         pairs[0][0],
         REQUEST_CONTROL,
@@ -112,6 +116,7 @@ async def start(roots: str = "", **limits: Any) -> AsyncIterator[Child]:
             Ready: lambda message, _fds: ready.set_result(message),
             DocumentFrom: document_from,
             GetCookies: get_cookies,
+            StoreCookies: store_cookies,
         },
     )
     page = Connection(pairs[1][0], REQUESTS, "client")

@@ -104,6 +104,8 @@ class AsyncPage:
         """For the browser: the process that this page had, when it has crashed or was discarded."""
         self.used_at = time.monotonic()
         self._url = "about:blank"
+        self._led_to: str | None = None
+        """Where another site's redirect led, while that is loaded."""
         self._failure: str | None = None
         self._closed = False
         self._lock = asyncio.Lock()
@@ -253,7 +255,7 @@ class AsyncPage:
             self._drop()
             raise
         finally:
-            self.is_loading = False
+            self.is_loading, self._led_to = False, None
         self._loaded, self._url = loaded, loaded.url
         if entry.will_fetch:
             self._browser.loaded()
@@ -272,6 +274,7 @@ class AsyncPage:
                 hop, origin = error.hop, None
                 self._drop()
                 entry = _entry_at(hop.url)
+                self._led_to = hop.url
 
     async def _show(
         self, entry: Entry, hop: Hop, deadline: float, timeout: float, origin: str | None, *, is_reload: bool
@@ -513,6 +516,8 @@ class AsyncPage:
             if error.code == FailureCode.OUT_OF_MEMORY:
                 renderer.web_content.kill(OutOfMemory("it reached the limit of its process"))
                 raise await self._crashed(renderer) from None
+            if self._led_to is not None and not error.detail.startswith("redirected to "):
+                error.detail = f"redirected to {printable(self._led_to, 150)}: {error.detail}"
             raise navigation_error(self._url, error) from None
         except TimeoutError:
             late = f"it was not done within {timeout:g} ms"

@@ -59,6 +59,10 @@ class AsyncBrowserContext:
     async def new_page(self, *, viewport: Viewport | None = None) -> AsyncPage:
         """A new, empty page. Its processes start with its first navigation."""
         self._check_open()
+        if self.closes_with_page and self.pages:
+            raise InvalidArgument(
+                "this context is of one page and is closed with it: use browser.new_context()"
+            )
         return self._browser.add_page(self, viewport or self._viewport)
 
     async def cookies(self, urls: str | Sequence[str] | None = None) -> list[CookieParam]:

@@ -81,23 +81,23 @@ def cookies_of(param: CookieParam) -> list[tuple[str, Cookie]]:
     host = domain.removeprefix(".")
     if domain.startswith(".") and is_public_suffix(host):
         raise InvalidArgument(f"{where} would be for all of {host}, which is a public suffix")
-    cookie = {
-        "name": _bytes(given.name),
-        "value": _bytes(given.value),
-        "domain": host,
-        "path": _bytes(path),
-        "host_only": not domain.startswith("."),
-        "secure": scheme == "https" if given.secure is None else given.secure,
-        "http_only": given.httpOnly,
-        "same_site": given.sameSite,
-        "expires": None if given.expires == -1 else max(0, int(min(given.expires, 2**42))),
-        "created": time.time_ns(),
-    }
     try:
-        made = msgspec.convert(cookie, Cookie, from_attributes=False)
-    except (msgspec.ValidationError, ValueError) as error:
+        cookie = Cookie(
+            name=_bytes(given.name),
+            value=_bytes(given.value),
+            domain=host,
+            path=_bytes(path),
+            host_only=not domain.startswith("."),
+            secure=scheme == "https" if given.secure is None else given.secure,
+            http_only=given.httpOnly,
+            same_site=given.sameSite,
+            expires=None if given.expires == -1 else max(0, int(min(given.expires, 2**42))),
+            created=time.time_ns(),
+        )
+        msgspec.msgpack.decode(msgspec.msgpack.encode(cookie), type=Cookie)  # what a message could carry
+    except ValueError as error:  # NaN, and msgspec's errors are ones
         raise InvalidArgument(f"{where} cannot be one: {error}") from None
-    return [(site, made) for site in _sites(given, scheme, host, where, is_secure=made.secure)]
+    return [(site, cookie) for site in _sites(given, scheme, host, where, is_secure=cookie.secure)]
 
 
 def _place(given: _Given, where: str) -> tuple[str | None, str, str]:
@@ -169,7 +169,7 @@ def _bytes(text: str) -> str:
     try:
         return text.encode("utf-8", "surrogateescape").decode("latin-1")
     except UnicodeEncodeError:
-        raise InvalidArgument(f"a cookie has text that is no Unicode: {text!r:.200}") from None
+        raise ValueError("it has text that is no Unicode") from None
 
 
 # ── files ────────────────────────────────────────────────────────────────────────────────────────────────────────

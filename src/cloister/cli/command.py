@@ -88,6 +88,10 @@ def _page_options(binary: bool) -> argparse.ArgumentParser:
     shared.add_argument(
         "--ca-cert", metavar="FILE", type=Path, help="certificates (PEM) to trust besides the system's"
     )
+    shared.add_argument("--cookies", metavar="FILE", type=Path,
+                        help="send these: a storage state as Playwright's, or a cookies.txt")  # fmt: skip
+    shared.add_argument("--save-cookies", metavar="FILE", type=Path,
+                        help="write what there is afterwards, as a storage state")  # fmt: skip
     shared.add_argument(
         "--timeout", metavar="SECONDS", type=seconds, default=30.0, help="for everything together (30)"
     )

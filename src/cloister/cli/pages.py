@@ -74,10 +74,19 @@ def _opened(arguments: Namespace) -> Iterator[tuple[Page, Remaining]]:
     opening = _opening(arguments.target)
     remaining = Remaining(arguments.timeout)
     with _browser(arguments) as browser:
-        page = browser.new_page()
+        page = _page(browser, arguments.cookies)
         with nullcontext() if arguments.verbose else shown(page, arguments.target):
             opening(page, remaining())
         yield page, remaining
+        if arguments.save_cookies is not None:
+            page.context.storage_state(arguments.save_cookies)
+
+
+def _page(browser: Browser, cookies: Path | None) -> Page:
+    try:
+        return browser.new_page(storage_state=cookies)
+    except ValueError as error:
+        raise CommandError(str(error), USAGE) from error
 
 
 def _deliver(arguments: Namespace, ask: Callable[[Page, Remaining], bytes]) -> int:
