@@ -7,7 +7,6 @@ there after 3 ms and takes 1 MiB, where the package's own class takes 40 ms and 
 from __future__ import annotations
 
 import functools
-import importlib.util
 import re
 from pathlib import Path
 from typing import Final
@@ -37,7 +36,9 @@ def load() -> frozenset[bytes]:
 
     Raises OSError where there is no list: without one, a cookie could be for all of ``co.uk``.
     """
-    package = importlib.util.find_spec("publicsuffixlist")  # which is not imported for it
+    from importlib.util import find_spec  # here: most programs never need the list
+
+    package = find_spec("publicsuffixlist")  # which is not imported for it
     if package is None or package.origin is None:
         raise FileNotFoundError(
             "the package publicsuffixlist is not installed: it has the public suffix list"

@@ -314,7 +314,9 @@ def test_what_a_server_said_before_it_cut_the_connection_is_read(body: bytes) ->
         return Wire(ours)
 
     async def run() -> Fetched:
-        client = Client(Options(user_agent="Cloister tests"), dial, nobody_minds, NoShelf(), Keeper().of_document)
+        client = Client(
+            Options(user_agent="Cloister tests"), dial, nobody_minds, NoShelf(), Keeper().of_document
+        )
         try:
             return await Fetcher(client).fetch(Fetch(URL, Destination.DOCUMENT, method="POST"), body)
         finally:

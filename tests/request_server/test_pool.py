@@ -204,7 +204,9 @@ def test_a_server_that_wants_http1_and_speaks_http2_again_is_given_up() -> None:
             link.protocol = "h2"
             return link
 
-        client = Client(Options(user_agent="Cloister tests"), dial, nobody_minds, NoShelf(), Cookies().of_document)
+        client = Client(
+            Options(user_agent="Cloister tests"), dial, nobody_minds, NoShelf(), Cookies().of_document
+        )
         try:
             return await outcome(Fetcher(client).fetch(POST))
         finally:

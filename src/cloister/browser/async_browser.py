@@ -34,7 +34,6 @@ from .ahead import Ahead
 from .async_page import DEFAULT_TIMEOUT, AsyncPage, child_info
 from .checks import descriptors_left, open_regular
 from .context import AsyncBrowserContext
-from .cookie_files import State
 from .crashed import report_crash
 from .identity import ClientHints, HttpCredentials, Keyring, with_hints
 from .memory import MemoryKeeper, default_budget
@@ -49,6 +48,7 @@ from .values import Image, ProcessInfo, Viewport
 
 if TYPE_CHECKING:
     from ..interfaces import monitor
+    from .cookie_files import State
     from .event_source import AsyncEvents
     from .web_socket import AsyncWebSocket
 

@@ -14,8 +14,6 @@ from ada_url import URL
 from ..errors import BrowserClosed, InvalidArgument
 from ..interfaces.cookies import Cookie
 from ..jar import is_for
-from . import cookie_files
-from .cookie_files import CookieParam, State, StorageState
 from .cookies import CookieStore
 from .http_cache import HttpCache
 from .values import Viewport
@@ -23,6 +21,7 @@ from .values import Viewport
 if TYPE_CHECKING:
     from .async_browser import AsyncBrowser
     from .async_page import AsyncPage
+    from .cookie_files import CookieParam, State, StorageState
 
 __all__ = ["AsyncBrowserContext", "Wanted"]
 
@@ -49,7 +48,10 @@ class AsyncBrowserContext:
         """For the browser: who is asked for cookies."""
         self.http_cache = HttpCache()
         """For its pages: the responses that are kept for each other."""
-        self._add(cookie_files.read(storage_state))
+        if storage_state is not None:
+            from . import cookie_files  # here and below: most programs have nothing to do with cookies
+
+            self._add(cookie_files.read(storage_state))
 
     @property
     def pages(self) -> list[AsyncPage]:
@@ -68,6 +70,8 @@ class AsyncBrowserContext:
     async def cookies(self, urls: str | Sequence[str] | None = None) -> list[CookieParam]:
         """The cookies, or those that go to one of ``urls``. The same cookie may be there for the pages of several
         sites."""
+        from . import cookie_files
+
         wanted = [urls] if isinstance(urls, str) else urls
         places = None if wanted is None else [_checked(url) for url in wanted]
         return [
@@ -83,6 +87,8 @@ class AsyncBrowserContext:
         self._add(cookies)
 
     def _add(self, cookies: Iterable[CookieParam]) -> None:
+        from . import cookie_files
+
         by_site: dict[str, list[Cookie]] = {}
         for site, cookie in [found for each in cookies for found in cookie_files.cookies_of(each)]:
             by_site.setdefault(site, []).append(cookie)
@@ -91,6 +97,7 @@ class AsyncBrowserContext:
 
     async def clear_cookies(self, *, name: Wanted = None, domain: Wanted = None, path: Wanted = None) -> None:
         """Forget all cookies, or those of this name, domain (as :meth:`cookies` shows it) and path."""
+        from . import cookie_files
 
         def is_meant(cookie: Cookie) -> bool:
             shown = cookie_files.as_param("", cookie)
@@ -104,6 +111,8 @@ class AsyncBrowserContext:
 
     async def storage_state(self, path: str | os.PathLike[str] | None = None) -> StorageState:
         """All that it knows; written to ``path`` too, as JSON that this user alone may read, when that is given."""
+        from . import cookie_files
+
         state: StorageState = {"cookies": await self.cookies(), "origins": []}
         if path is not None:
             cookie_files.written(state, path)

@@ -6,6 +6,7 @@ filed under the site that it was bound to before it had read a byte, and what it
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -31,7 +32,11 @@ __all__ = ["CookieAccess", "CookieStore"]
 
 MOST: Final = 3000
 """Cookies of one context."""
-_LIST: msgspec.msgpack.Decoder[tuple[Cookie, ...]] = msgspec.msgpack.Decoder(CookieList)
+
+
+@functools.cache
+def _decoder() -> msgspec.msgpack.Decoder[tuple[Cookie, ...]]:
+    return msgspec.msgpack.Decoder(CookieList)
 
 
 class CookieStore:
@@ -121,7 +126,7 @@ class CookieAccess:
 
     async def keep(self, message: StoreCookies, fds: Descriptors) -> CookiesStored:
         """The same, for what it tells."""
-        cookies = decoded(_LIST, blob.unpack(message.body, fds, MAX_COOKIES_BYTES), "a list of cookies")
+        cookies = decoded(_decoder(), blob.unpack(message.body, fds, MAX_COOKIES_BYTES), "a list of cookies")
         if not (site := self.site):
             raise BadMessage("a request_server has cookies for a document that came from nowhere")
         self._store.put(site, cookies, self)

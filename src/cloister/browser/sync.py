@@ -15,7 +15,6 @@ from ..process.supervisor import HealthEvent
 from .async_browser import USER_AGENT, AsyncBrowser
 from .async_page import DEFAULT_TIMEOUT, AsyncPage, PageEvent
 from .context import AsyncBrowserContext, Wanted
-from .cookie_files import CookieParam, State, StorageState
 from .identity import ClientHints, HttpCredentials
 from .network import NetworkPolicy
 from .own_requests import Headers
@@ -23,6 +22,7 @@ from .proxy import ProxySettings
 from .values import Image, Link, Margin, ProcessInfo, Response, Viewport
 
 if TYPE_CHECKING:
+    from .cookie_files import CookieParam, State, StorageState
     from .event_source import Events
     from .web_socket import WebSocket
 
