@@ -1,8 +1,10 @@
 """What bench/network.py fetches: over HTTP/1.1 on one port, over TLS and HTTP/2 on another. On a third, messages
 of a WebSocket come back.
 
-``/large`` has 50 MB, everything else a kilobyte. A process of its own, so that its work is in nobody's figure. Prints
-the ports and the path of its certificate authority's certificate, and serves until its standard input closes.
+
+``/large`` has 50 MB, ``/page`` is the page of mixed_page.py, which has what that refers to, and everything else has a
+kilobyte. A process of its own, so that its work is in nobody's figure. Prints the ports and the path of its
+certificate authority's certificate, and serves until its standard input closes.
 """
 
 from __future__ import annotations
@@ -19,16 +21,23 @@ import h2.events
 import trustme
 import websockets.asyncio.server
 
+from mixed_page import files
+
 LARGE = bytes(50_000_000)
 SMALL = b"x" * 1024
+FILES = {path.encode(): (kind.encode(), body) for path, (kind, body) in files().items()} | {
+    b"/large": (b"text/plain", LARGE)
+}
+OTHERS = (b"text/plain", SMALL)
 
 
 async def http_1(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     try:
         while True:
             head = await reader.readuntil(b"\r\n\r\n")
-            body = LARGE if head.startswith(b"GET /large") else SMALL
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            kind, body = FILES.get(head.split(None, 2)[1], OTHERS)
+            said = b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n"
+            writer.write(said % (kind, len(body)) + body)
             await writer.drain()
     except (ConnectionError, asyncio.IncompleteReadError):
         writer.close()
@@ -48,11 +57,10 @@ async def http_2(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
                 return
             for event in state.receive_data(data):
                 if isinstance(event, h2.events.RequestReceived):
-                    is_large = (b":path", b"/large") in (event.headers or [])
-                    body = LARGE if is_large else SMALL
-                    state.send_headers(
-                        event.stream_id, [(":status", "200"), ("content-length", str(len(body)))]
-                    )
+                    kind, body = FILES.get(dict(event.headers or [])[b":path"], OTHERS)
+                    length = str(len(body)).encode()
+                    fields = [(b":status", b"200"), (b"content-type", kind), (b"content-length", length)]
+                    state.send_headers(event.stream_id, fields)
                     waiting[event.stream_id] = memoryview(body)
             for stream in list(waiting):
                 await send(state, stream, waiting, writer)

@@ -4,7 +4,8 @@
 
 Ours is a request_server as a page gets one, locked down, with a lookup_server to connect for it: asked on its channel,
 and its answer copied out of the memfd that a large body comes in. httpx is asked in this process, where a program
-would have it. Both are warm, speak over connections that are open, and are timed in turn; figures are medians.
+would have it. Both are warm, speak over connections that are open, and are timed in turn; figures are medians. A whole
+page is loaded beside Chromium (Debian's package, driven by Playwright), where these are installed.
 Reading the memory of the process needs root, because sandboxed processes are not dumpable.
 """
 
@@ -22,7 +23,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import websockets.asyncio.client
@@ -33,7 +34,9 @@ from cloister.interfaces.cookies import GetCookies
 from cloister.interfaces.request_server import REQUESTS, Destination, Fetch, Options
 from cloister.ipc import Channel, Connection, blob
 from cloister.process import ChildProcess
+from first_light import CHROMIUM, CHROMIUM_OPTIONS, PAUSE, VIEWPORT
 from http_server import LARGE, SMALL
+from mixed_page import SUBRESOURCES
 from processes import adopt_orphans, helper, pss
 from table import Row, ratio, table
 
@@ -198,6 +201,55 @@ async def memory(child: ChildProcess) -> float:
     return pss({child.pid})
 
 
+@asynccontextmanager
+async def chromium() -> AsyncIterator[Any]:
+    """Chromium under Playwright, or None where either is missing."""
+    try:
+        module: Any = importlib.import_module("playwright.async_api")
+    except ImportError:
+        module = None
+    if module is None or CHROMIUM is None:
+        yield None
+        return
+    options = [option for option in CHROMIUM_OPTIONS if option != "--headless"]
+    async with module.async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=options)
+        try:
+            yield browser
+        finally:
+            await browser.close()
+
+
+async def load(browser: Any, url: str, **how: Any) -> float:
+    """Milliseconds for a new page and its ``goto``: the same lines for both."""
+    started = time.perf_counter()
+    page = await browser.new_page(viewport=VIEWPORT, **how)
+    await page.goto(url)
+    took = (time.perf_counter() - started) * 1000
+    await page.close()
+    await asyncio.sleep(PAUSE)
+    return took
+
+
+async def page_rows(site: Site, *, quick: bool) -> list[Row]:
+    """A document with 60 subresources, beside Chromium: both have loaded it before, and neither has it in a cache."""
+    rows: list[Row] = []
+    network = NetworkPolicy(allow_hosts=site.hosts)
+    async with AsyncBrowser(network=network, ca_certs=site.roots) as mine, chromium() as theirs:
+        for name, base in (("HTTP/1.1", site.plain), ("HTTP/2 and TLS", site.secure)):
+            took: tuple[list[float], list[float]] = ([], [])
+            for number in range(-2, 5 if quick else 25):
+                ours = await load(mine, f"{base}/page")
+                peer = await load(theirs, f"{base}/page", ignore_https_errors=True) if theirs else None
+                if number >= 0:
+                    took[0].append(ours)
+                    took[1].extend([] if peer is None else [peer])
+            measure = f"a page with {SUBRESOURCES} subresources over {name}"
+            row = ratio(measure, "ms", *took, 1.3, "needs chromium and playwright")
+            rows.append(row if base == site.plain else replace(row, bound="", holds=None))
+    return rows
+
+
 def import_row(*, quick: bool) -> Row:
     """A Python that loads the kind's libraries and ends, less one that loads nothing; beside httpx with HTTP/2."""
     mine, theirs = (
@@ -228,6 +280,7 @@ async def measure(site: Site, *, quick: bool) -> list[Row]:
         after = await memory(child)
     return [
         *rows,
+        *await page_rows(site, quick=quick),
         Row("an idle request_server, PSS", "MiB", idle, None, idle, "≤ 12 MiB", idle <= 12),
         Row("the same after all of the above", "MiB", after, None, after, "", None),
         await echo_row(site, quick=quick),
