@@ -117,6 +117,7 @@ def test_what_only_layout_knows_to_be_needed_is_fetched_then(window: Window) -> 
 
 def test_embedded_documents_scripts_and_other_schemes_are_not_asked_for(window: Window) -> None:
     window.show(
+        "<meta http-equiv=refresh content='0; url=/refreshed'>"
         "<iframe src=/frame></iframe><object data=/object></object><embed src=/embed><script src=/js></script>"
         "<video poster=/poster src=/video></video><img src=file:///etc/passwd><img src=ftp://x/y>"
         "<link rel=stylesheet href=file:///etc/passwd><link rel=icon href=/icon>"
