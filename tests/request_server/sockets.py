@@ -152,6 +152,7 @@ async def channelled(
             sources._open.forget(number)
         client.close()
         await _settle()
+        client.close()  # what was let go of meanwhile
 
 
 async def _settle() -> None:

@@ -445,8 +445,8 @@ def test_pings_are_answered_though_nobody_asks_for_messages() -> None:
     def said(connection: socket.socket) -> None:
         connection.sendall(frame(0x89, b"still there?") + frame(0x81, b"a") + frame(0x89, b"and now?"))
         got = b""
-        while len(got) < 6 + 12 + 6 + 8:
-            got += connection.recv(1000)
+        while len(got) < 6 + 12 + 6 + 8 and (data := connection.recv(1000)):
+            got += data
         answered.extend(opened(got))
         connection.sendall(frame(0x88, struct.pack("!H", 1001) + b"bye"))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import struct
+import tracemalloc
 import zlib
 from collections.abc import Callable
 
@@ -275,6 +276,18 @@ def test_what_nobody_may_send_is_a_fault(data: bytes, code: int, deflate: Deflat
     assert caught.value.code == code
     with pytest.raises(Fault):  # the same in single bytes, of as much as is not too long for it
         read_all([data[i : i + 1] for i in range(min(len(data), 2000))] + [data[2000:]], deflate=deflate)
+
+
+def test_a_bomb_is_never_in_memory() -> None:
+    bomb = frame(0xC2, ZEROS)
+    tracemalloc.start()
+    try:
+        with pytest.raises(Fault):
+            read(bomb, 100_000, Deflate())
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 500_000
 
 
 def _head_is_enough(data: bytes) -> bool:
