@@ -94,8 +94,10 @@ async def connect(message: Connect, _fds: Descriptors) -> tuple[Connected, list[
     made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     try:
         await asyncio.get_running_loop().sock_connect(made, ("127.0.0.1", message.port))
-    except OSError as error:
+    except BaseException as error:
         made.close()
+        if not isinstance(error, OSError):
+            raise
         raise RequestFailed(
             FailureCode.CONNECTION_REFUSED, f"{message.host} refused the connection"
         ) from error
