@@ -145,7 +145,7 @@ def peers() -> Iterator[tuple[str, Callable[[], object]]]:
             run(wrapped)
             yield "bubblewrap", lambda: run(wrapped)
     with contextlib.suppress(ImportError):
-        import sandlock  # type: ignore[import-not-found,unused-ignore]
+        import sandlock
 
         def lock() -> None:
             if not sandlock.Sandbox(fs_readable=["/"], max_memory="50M").run(COMMAND).success:

@@ -23,6 +23,7 @@ from cloister.errors import (
 from cloister.plugins.limits import Limits
 from cloister.plugins.plugin import Running
 from cloister.plugins.runtime import PluginRuntime
+from cloister.process.cgroups import CgroupParent
 
 CODE = """
 import array, ctypes, os, re, signal, sys, threading, time
@@ -219,6 +220,34 @@ def work(seconds):
         with pytest.raises(CpuLimit):
             runtime.call("busy", function)
     assert runtime.call("busy", "rest") == 1
+
+
+def test_a_cgroup_counts_shared_memory_too() -> None:
+    parent = CgroupParent.find()
+    if parent is None or "memory" not in parent.controllers:
+        pytest.skip("this user may not make cgroups here, or they have no memory controller")
+    parent.close()
+    limits = Limits(memory="32 MiB", file_size="16 MiB", cpu_percent=200)
+    with PluginRuntime(limits=limits, cgroups=True) as runtime:
+        runtime.load_source(CODE, "bad")
+        assert len(runtime.call("bad", "many_bytes", 15 * 2**20)) == 15 * 2**20
+        with pytest.raises(MemoryLimit):
+            runtime.call("bad", "shared_memory")
+        assert runtime.call("bad", "fine") == "fine"
+
+
+def test_a_cgroup_of_its_own_where_there_may_be_any() -> None:
+    parent = CgroupParent.find()
+    if parent is None:
+        pytest.skip("this user may not make cgroups here")
+    parent.close()
+    with PluginRuntime(cgroups=True, limits=Limits(cpu_percent=150)) as runtime:
+        plugin = runtime.load_source(CODE, "bad")
+        assert plugin.call("fine") == "fine"
+        assert "/cloister-" in Path(f"/proc/{plugin.pid}/cgroup").read_text()
+        before = plugin.pid
+        plugin.restart()
+        assert plugin.pid != before
 
 
 def test_threads_run_where_they_are_allowed(runtime: PluginRuntime) -> None:

@@ -62,7 +62,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     memory: ByteCount = 256 * 2**20
     """Bytes beyond those that the process begins with."""
     open_files: Annotated[int, Meta(ge=16, le=4096)] = 32
-    file_size: ByteCount = 256 * 2**20
+    file_size: ByteCount = 64 * 2**20
     result: ByteCount = 8 * 2**20
     environment: Annotated[tuple[tuple[Variable, Variable], ...], Meta(max_length=64)] = ()
 

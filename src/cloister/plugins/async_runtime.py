@@ -35,9 +35,16 @@ class AsyncPluginRuntime:
     """
 
     def __init__(
-        self, *, limits: Limits | None = None, modules: Iterable[str] = (), allow_degraded: bool = False
+        self,
+        *,
+        limits: Limits | None = None,
+        modules: Iterable[str] = (),
+        cgroups: bool = False,
+        allow_degraded: bool = False,
     ) -> None:
-        self._make = lambda: PluginRuntime(limits=limits, modules=modules, allow_degraded=allow_degraded)
+        self._make = lambda: PluginRuntime(
+            limits=limits, modules=modules, cgroups=cgroups, allow_degraded=allow_degraded
+        )
         self._threads = concurrent.futures.ThreadPoolExecutor(_THREADS, "cloister-plugin")
         self._runtime: PluginRuntime | None = None
 

@@ -47,7 +47,6 @@ from ..interfaces.plugin_host import (
 from ..ipc import Channel, Descriptors, blob, values
 from ..ipc.codec import Packet, codec, decoded
 from ..process import ChildProcess
-from ..process.throttle import Throttle
 from ..process.usage import cpu_seconds
 from .limits import Limits
 
@@ -110,9 +109,6 @@ class HostProcess:
         self._poll = select.poll()
         self._poll.register(channel.fileno(), select.POLLIN)
         child.when_ended(self._ended.set)
-        if limits.cpu_percent is not None:
-            throttle = Throttle(child.pid, child.pidfd, limits.cpu_percent)
-            child.when_ended(throttle.close)
 
     @property
     def is_alive(self) -> bool:

@@ -88,7 +88,7 @@ DEFAULTS: Final = Limits(
     timeout=30.0,
     threads=False,
     open_files=32,
-    file_size=256 * _MIB,
+    file_size=64 * _MIB,
     output=_MIB,
     result=8 * _MIB,
 )

@@ -38,10 +38,16 @@ class PluginRuntime:
     """
 
     def __init__(
-        self, *, limits: Limits | None = None, modules: Iterable[str] = (), allow_degraded: bool = False
+        self,
+        *,
+        limits: Limits | None = None,
+        modules: Iterable[str] = (),
+        cgroups: bool = False,
+        allow_degraded: bool = False,
     ) -> None:
         """``limits`` hold for each plugin, unless it is loaded with others. ``modules`` are what plugins may import of
-        what is installed here, besides the standard library.
+        what is installed here, besides the standard library. ``cgroups``: give each process a cgroup too, where this
+        program may make any: the kernel then counts all of its memory, and a start takes some milliseconds more.
 
         Raises :class:`SandboxUnavailable` naming the layers that this kernel lacks, or :class:`LaunchError`.
         """
@@ -49,7 +55,7 @@ class PluginRuntime:
         self._modules = tuple(modules)
         self._registry = Registry()
         self._thread = LoopThread(lambda: RuntimeClosed("the plugin runtime is closed"))
-        self._zygotes = self._thread.run(_make(allow_degraded))
+        self._zygotes = self._thread.run(_make(allow_degraded, cgroups))
         self._finalizer = weakref.finalize(self, _close, self._thread, self._zygotes, self._registry)
         try:
             self._thread.run(self._zygotes.warm(PreloadOptions(self._modules)))
@@ -173,8 +179,8 @@ class PluginRuntime:
         return plugin
 
 
-async def _make(allow_degraded: bool) -> Zygotes:
-    return Zygotes(allow_degraded=allow_degraded)
+async def _make(allow_degraded: bool, cgroups: bool) -> Zygotes:
+    return Zygotes(allow_degraded=allow_degraded, cgroups=cgroups)
 
 
 def _close(thread: LoopThread, zygotes: Zygotes, registry: Registry) -> None:

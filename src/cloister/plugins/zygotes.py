@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import weakref
+from collections.abc import Coroutine
+from typing import Any, Final
 
 import msgspec
 
+from .. import ends
 from ..interfaces.plugin_host import Options, PreloadOptions
 from ..interfaces.zygote import PreloadKind
 from ..ipc import Channel
 from ..process import ChildProcess, Zygote
+from ..process.cgroups import CgroupParent
 from ..process.keep import Kept
 from ..process.kinds import MODULES, PLUGIN_HOST
+from ..process.throttle import Throttle
 
 __all__ = ["Zygotes"]
 
 _START_TIMEOUT = 20.0  # seconds
+_MOST_THREADS: Final = 64
+"""Of one plugin that may start any, where a cgroup counts them."""
 
 
 class Zygotes:
@@ -26,16 +34,21 @@ class Zygotes:
     For the running event loop.
     """
 
-    def __init__(self, *, allow_degraded: bool) -> None:
+    def __init__(self, *, allow_degraded: bool, cgroups: bool) -> None:
+        """``cgroups``: whether each process gets a cgroup of its own, where this program may make such. To look for
+        one may move this program (:meth:`CgroupParent.find`)."""
         self._allow_degraded = allow_degraded
+        self._cgroups = CgroupParent.find() if cgroups else None
         self._kept: dict[PreloadOptions, Kept[Zygote]] = {}
         self._starting: dict[PreloadOptions, asyncio.Future[Zygote]] = {}
         self._leaving: set[asyncio.Task[None]] = set()
         self._children: weakref.WeakSet[ChildProcess] = weakref.WeakSet()
         self._closed = False
 
-    async def fork(self, preload: PreloadOptions, options: Options) -> tuple[ChildProcess, Channel]:
-        """A process that is locked down and has loaded nothing yet, and its work channel.
+    async def fork(
+        self, preload: PreloadOptions, options: Options, cpu_percent: float | None = None
+    ) -> tuple[ChildProcess, Channel]:
+        """A process that is about to lock itself down and has loaded nothing yet, and its work channel.
 
         Raises :class:`SandboxUnavailable`, :class:`LaunchError`, :class:`ProcessLost`, :class:`CircuitOpen` or
         :class:`OutOfDescriptors`.
@@ -45,7 +58,35 @@ class Zygotes:
         here, there = Channel.pair()
         child = await zygote.fork(PLUGIN_HOST, msgspec.msgpack.encode(options), [there], keep=[here])
         self._children.add(child)
+        try:
+            self._hold(child, options, cpu_percent)
+        except BaseException:
+            await child.end()
+            raise
         return child, here
+
+    def _hold(self, child: ChildProcess, options: Options, cpu_percent: float | None) -> None:
+        has = self._cgroups.controllers if self._cgroups is not None else frozenset[str]()
+        if self._cgroups is not None:
+            # What the rlimits hold separately, together: its own memory, and that of one buffer.
+            memory = options.memory + options.file_size if "memory" in has else None
+            cgroup = self._cgroups.child(
+                memory_max=memory,
+                cpu_percent=cpu_percent if "cpu" in has else None,
+                pids_max=_MOST_THREADS if "pids" in has else None,
+            )
+            child.when_ended(lambda: self._leave(cgroup.close()))
+            with contextlib.suppress(ProcessLookupError):  # it is gone already
+                cgroup.add(child.pid)
+            child.why_killed = lambda: ends.OutOfMemory("its cgroup's limit") if cgroup.oom_kills() else None
+        if cpu_percent is not None and "cpu" not in has:
+            throttle = Throttle(child.pid, child.pidfd, cpu_percent)
+            child.when_ended(throttle.close)
+
+    def _leave(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
 
     @property
     def pids(self) -> list[int]:
@@ -69,6 +110,8 @@ class Zygotes:
             if zygote is not None:
                 await zygote.close()
         await asyncio.gather(*self._leaving, return_exceptions=True)
+        if self._cgroups is not None:
+            self._cgroups.close()
 
     async def _get(self, preload: PreloadOptions) -> Kept[Zygote]:
         if preload not in self._kept:
@@ -102,7 +145,5 @@ class Zygotes:
         kept = self._kept.get(preload)
         if self._closed or kept is None or kept.current is not zygote:
             return
-        task = asyncio.ensure_future(zygote.close())
-        self._leaving.add(task)
-        task.add_done_callback(self._leaving.discard)
+        self._leave(zygote.close())
         kept.ended()
