@@ -13,6 +13,7 @@ import os
 import select
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -105,6 +106,11 @@ class HostProcess:
         self._number = 0
         self._doomed = False
         self._ended = threading.Event()
+        # The channel is closed by the thread that reads it, or while none does: a number that is closed elsewhere may
+        # be another plugin's by the time it is read.
+        self._guard = threading.Lock()
+        self._busy = self._released = False
+        self._finalizer = weakref.finalize(self, channel.close)
         self._loop = asyncio.get_running_loop()
         self._poll = select.poll()
         self._poll.register(channel.fileno(), select.POLLIN)
@@ -125,6 +131,11 @@ class HostProcess:
         Whatever this raises but OutOfDescriptors, the process is ended, or about to be: :class:`Timeout` and the other
         limits, :class:`PluginCrashed`.
         """
+        with self._guard:
+            if self._released:
+                Descriptors(fds).close()
+                raise PluginCrashed(self.name, self.end or ends.Killed("it was let go"))
+            self._busy = True
         deadline = time.monotonic() + timeout
         self._number = self._number % (2**32 - 1) + 1
         self.asked = self.heard = time.monotonic()
@@ -145,6 +156,10 @@ class HostProcess:
             raise
         finally:
             self.asked = None
+            with self._guard:
+                self._busy = False
+                if self._released:
+                    self._finalizer()
 
     def kill(self, why: ends.End) -> None:
         """End the process soon. From any thread."""
@@ -154,6 +169,10 @@ class HostProcess:
     def release(self, why: ends.End) -> concurrent.futures.Future[None] | None:
         """End it and let go of all that it has. From any thread; done when that is done."""
         self._doomed = True
+        with self._guard:
+            self._released = True
+            if not self._busy:
+                self._finalizer()
         leaving = self.child.end(why)
         try:
             return asyncio.run_coroutine_threadsafe(leaving, self._loop)

@@ -48,7 +48,8 @@ class Zygotes:
     async def fork(
         self, preload: PreloadOptions, options: Options, cpu_percent: float | None = None
     ) -> tuple[ChildProcess, Channel]:
-        """A process that is about to lock itself down and has loaded nothing yet, and its work channel.
+        """A process that is about to lock itself down and has loaded nothing yet, and its work channel,
+        which is the caller's to close.
 
         Raises :class:`SandboxUnavailable`, :class:`LaunchError`, :class:`ProcessLost`, :class:`CircuitOpen` or
         :class:`OutOfDescriptors`.
@@ -56,11 +57,16 @@ class Zygotes:
         kept = await self._get(preload)
         zygote = await kept.get(_START_TIMEOUT)
         here, there = Channel.pair()
-        child = await zygote.fork(PLUGIN_HOST, msgspec.msgpack.encode(options), [there], keep=[here])
+        try:
+            child = await zygote.fork(PLUGIN_HOST, msgspec.msgpack.encode(options), [there])
+        except BaseException:
+            here.close()
+            raise
         self._children.add(child)
         try:
             self._hold(child, options, cpu_percent)
         except BaseException:
+            here.close()
             await child.end()
             raise
         return child, here
