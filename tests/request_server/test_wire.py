@@ -124,6 +124,25 @@ def test_what_is_written_goes_out_in_order_though_whoever_wrote_it_is_gone() -> 
     asyncio.run(run())
 
 
+def test_what_a_peer_said_before_it_left_is_read_though_nothing_can_be_sent_to_it_any_more() -> None:
+    """A server that refuses an upload answers, and closes with what it has not read (RFC 9112, 9.6)."""
+
+    async def run() -> None:
+        async with handed() as (dialling, peer):
+            link = await dialling
+            link.write(MUCH)
+            peer.sendall(b"too much")
+            peer.close()
+            with pytest.raises(Broken):
+                await link.drain()
+            with pytest.raises(Broken):
+                link.write(b"more")
+            assert await link.receive(100) == b"too much"
+            assert await link.receive(100) == b""
+
+    asyncio.run(run())
+
+
 def test_a_peer_that_is_gone_breaks_whoever_writes() -> None:
     async def run() -> None:
         async with handed() as (dialling, peer):

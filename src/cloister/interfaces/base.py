@@ -126,6 +126,7 @@ class FailureCode(enum.StrEnum):
     TOO_LARGE = "too_large"
     BAD_RESPONSE = "bad_response"
     BAD_REQUEST = "bad_request"  # a method or a header that no page may use
+    HTTP_STATUS = "http_status"  # one that was not wanted
     BAD_URL = "bad_url"
     MIXED_CONTENT = "mixed_content"  # over http, for a page that came by https
     CORS_REFUSED = "cors_refused"  # another origin, which did not agree that this page reads it
@@ -133,6 +134,11 @@ class FailureCode(enum.StrEnum):
     UNSUPPORTED_SCHEME = "unsupported_scheme"
     UNSUPPORTED_TYPE = "unsupported_type"
     NOT_OPEN = "not_open"  # a WebSocket or a stream of events that has ended
+    # files that are sent or saved
+    FILE_CHANGED = "file_changed"  # while it was sent
+    FILE_EXISTS = "file_exists"
+    NO_ROOM = "no_room"
+    WRONG_DIGEST = "wrong_digest"
     # images and pages
     IMAGE_BROKEN = "image_broken"
     IMAGE_TOO_LARGE = "image_too_large"

@@ -7,6 +7,8 @@ from typing import Final, Protocol
 import ada_url
 import msgspec
 
+from .upload import Outgoing
+
 __all__ = [
     "MAX_HEADERS",
     "MAX_HEADERS_BYTES",
@@ -63,7 +65,7 @@ class Asked(msgspec.Struct, frozen=True):
     method: str
     url: ada_url.URL
     headers: Headers
-    body: bytes = b""
+    body: Outgoing = b""
 
     @property
     def target(self) -> str:

@@ -14,6 +14,7 @@ from typing import Final
 
 import h11
 
+from ..errors import RequestFailed
 from .exchange import (
     MAX_HEADERS,
     MAX_HEADERS_BYTES,
@@ -25,13 +26,13 @@ from .exchange import (
     Headers,
     Unanswered,
 )
+from .upload import Outgoing, pieces
 from .wire import READ, Link
 
 __all__ = ["READ_HEAD", "Http1", "judge"]
 
 READ_HEAD: Final = 32 * 1024
 """Bytes that are read at once while it is about headers: what is there in whole is parsed, however long."""
-_SEND: Final = 64 * 1024
 
 
 class Http1:
@@ -44,6 +45,8 @@ class Http1:
         self._state = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEADERS_BYTES)
         self._effort = Effort()
         self._sending: asyncio.Task[None] | None = None
+        self._not_sent: RequestFailed | None = None
+        """Why the request could not be sent in whole."""
         self._is_over = False
         self.idle_since = 0.0
 
@@ -53,8 +56,8 @@ class Http1:
         return not self._is_over and not self._link.is_readable()
 
     async def ask(self, asked: Asked) -> _Answer:
-        """Send ``asked`` and wait for the head of the answer. Raises :class:`Broken` and :class:`BadResponse`; the
-        connection is over then, and also when this is cancelled."""
+        """Send ``asked`` and wait for the head of the answer. Raises :class:`Broken`, :class:`BadResponse`, and
+        :class:`RequestFailed` for what cannot be sent; the connection is over then, and also when this is cancelled."""
         self._effort.asked()
         try:
             with contextlib.suppress(Broken):  # it may have said why it takes no more: whoever reads is told
@@ -76,14 +79,18 @@ class Http1:
         else:
             self._link.write(head + (self._state.send(h11.EndOfMessage()) or b""))
 
-    async def _send_body(self, body: bytes) -> None:
+    async def _send_body(self, body: Outgoing) -> None:
         """Beside the reading: a server may answer before it has heard all. It ends with the connection."""
         with contextlib.suppress(Broken, h11.LocalProtocolError):  # whoever reads is told
-            for start in range(0, len(body), _SEND):
-                piece = h11.Data(data=body[start : start + _SEND])
-                self._link.write(self._state.send(piece) or b"")
-                await self._link.drain()
-            self._link.write(self._state.send(h11.EndOfMessage()) or b"")
+            try:
+                for piece in pieces(body):
+                    self._link.write(self._state.send(h11.Data(data=piece)) or b"")
+                    await self._link.drain()
+            except RequestFailed as error:
+                self._not_sent = error
+                self.close()  # nothing else says to the server that the rest does not come
+            else:
+                self._link.write(self._state.send(h11.EndOfMessage()) or b"")
 
     async def _head(self) -> h11.Response:
         interim = 0
@@ -120,6 +127,8 @@ class Http1:
             try:
                 data = await self._link.receive(size)
             except Broken as error:
+                if self._not_sent is not None:
+                    raise self._not_sent from None
                 raise (error if has_begun or type(error) is not Broken else Unanswered(str(error))) from error
             if not data and not has_begun:
                 raise Unanswered("it closed the connection without an answer")

@@ -19,6 +19,7 @@ import h2.events
 import h2.exceptions
 import h2.settings
 
+from ..errors import RequestFailed
 from .exchange import (
     MAX_HEADERS,
     MAX_HEADERS_BYTES,
@@ -32,6 +33,7 @@ from .exchange import (
     WantsHttp1,
 )
 from .frames import MAX_FRAME, Frames
+from .upload import Outgoing, pieces
 from .wire import Link
 
 __all__ = ["Http2"]
@@ -136,15 +138,16 @@ class Http2:
             self._state.acknowledge_received_data(size, number)
             self._flush()
 
-    def send(self, number: int, body: memoryview) -> int:
-        """Send as much of ``body`` as the server has room for now, its end too; how many bytes that were."""
+    def send(self, number: int, body: memoryview, left: int) -> int:
+        """Send as much of ``body`` as the server has room for now, the end too if no more than it is ``left``; how many
+        bytes that were."""
         if self._ending is not None:
             raise Broken("the connection was closed")
         size = min(
             len(body), self._state.local_flow_control_window(number), self._state.max_outbound_frame_size
         )
         if size > 0:
-            self._state.send_data(number, bytes(body[:size]), end_stream=size == len(body))
+            self._state.send_data(number, bytes(body[:size]), end_stream=size == left)
             self._flush()
         return max(size, 0)
 
@@ -241,7 +244,8 @@ class Http2:
         self._reading.cancel()
         self._link.close()
         for answer in list(self._streams.values()):
-            answer.fail(error)
+            if not answer.is_over:  # else all of it is there, to be read
+                answer.fail(error)
         self._on_change(self)
 
 
@@ -293,19 +297,26 @@ class _Answer:
             self.head.exception()  # whoever asked may be gone: then nobody need hear of it
         self._connection.forget(self.number)
 
-    def send(self, body: bytes) -> None:
+    def send(self, body: Outgoing) -> None:
         """Send ``body`` beside everything else, as the server gives room."""
         self.is_sent = False
-        self._sending = asyncio.get_running_loop().create_task(self._send(memoryview(body)))
+        self._sending = asyncio.get_running_loop().create_task(self._send(body))
 
-    async def _send(self, rest: memoryview) -> None:
+    async def _send(self, body: Outgoing) -> None:
+        left = len(body)
         with contextlib.suppress(Broken, h2.exceptions.H2Error):  # whoever reads is told
-            while rest:
-                self._window.clear()
-                size = self._connection.send(self.number, rest)
-                rest = rest[size:]
-                await (self._connection.drain() if size else self._window.wait())
-            self.is_sent = True
+            try:
+                for piece in pieces(body):
+                    rest = memoryview(piece)
+                    while rest:
+                        self._window.clear()
+                        size = self._connection.send(self.number, rest, left)
+                        rest, left = rest[size:], left - size
+                        await (self._connection.drain() if size else self._window.wait())
+            except RequestFailed as error:
+                self.fail(error)
+            else:
+                self.is_sent = True
 
     # ── what the connection hands over ───────────────────────────────────────────────────────────────────────
 
@@ -374,7 +385,7 @@ def _fields(asked: Asked) -> Headers:
     fields = [
         (b":method", asked.method.encode()),
         (b":scheme", asked.url.protocol.removesuffix(":").encode()),
-        (b":authority", asked.url.host.encode()),
+        (b":authority", next(value for name, value in asked.headers if name.lower() == b"host")),
         (b":path", asked.target.encode()),
     ]
     fields += ((name.lower(), value) for name, value in asked.headers if name.lower() != b"host")

@@ -10,10 +10,12 @@ from .exchange import BadResponse, Headers
 from .headers import values
 from .referrers import policy_of
 from .step import Step
+from .upload import Outgoing
 
 __all__ = ["follow"]
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_FOR_ONE_ORIGIN = frozenset({b"authorization", b"cookie", b"host"})
 _ABOUT_THE_BODY = frozenset({b"content-encoding", b"content-language", b"content-location", b"content-type"})
 
 
@@ -32,12 +34,13 @@ def follow(step: Step, status: int, headers: Headers) -> Step | None:
     except RequestFailed as error:
         raise RequestFailed(error.code, f"{step.url.host} redirected to {error.detail}") from error
     leaves = urls.origin(url) != urls.origin(step.url)
-    method, own, body = step.method, step.headers, step.body
+    method, own = step.method, step.headers
+    body: Outgoing = step.body
     if (status in (301, 302) and method == "POST") or (status == 303 and method not in {"GET", "HEAD"}):
         method, body = "GET", b""
         own = [(name, value) for name, value in own if name.lower() not in _ABOUT_THE_BODY]
     if leaves:
-        own = [(name, value) for name, value in own if name.lower() != b"authorization"]
+        own = [(name, value) for name, value in own if name.lower() not in _FOR_ONE_ORIGIN]
     policy = policy_of(values(headers, "referrer-policy")) or step.policy
     return msgspec.structs.replace(
         step,

@@ -10,6 +10,7 @@ import msgspec
 
 from ..interfaces.request_server import CredentialsMode, Mode, ReferrerPolicy
 from .exchange import Headers
+from .upload import Outgoing
 
 __all__ = ["OPAQUE_ORIGIN", "Relation", "Step", "Tainting"]
 
@@ -40,7 +41,7 @@ class Step(msgspec.Struct, frozen=True):
     url: ada_url.URL
     method: str
     headers: Headers
-    body: bytes
+    body: Outgoing
     policy: ReferrerPolicy
     origin: str = OPAQUE_ORIGIN
     mode: Mode = Mode.NAVIGATE
