@@ -28,11 +28,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .browser import (
+        APIRequestContext,
+        APIResponse,
+        AsyncAPIRequestContext,
+        AsyncAPIResponse,
         AsyncBrowser,
         AsyncBrowserContext,
         AsyncPage,
         Browser,
         BrowserContext,
+        Download,
+        DownloadProgress,
         Image,
         Link,
         NetworkPolicy,
@@ -49,6 +55,7 @@ if TYPE_CHECKING:
         ConnectionClosed,
         CpuLimit,
         DependencyError,
+        DownloadFailed,
         HostError,
         ImageError,
         InvalidArgument,
@@ -85,7 +92,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "APIRequestContext",
+    "APIResponse",
     "AddressRefused",
+    "AsyncAPIRequestContext",
+    "AsyncAPIResponse",
     "AsyncBrowser",
     "AsyncBrowserContext",
     "AsyncPage",
@@ -99,6 +110,9 @@ __all__ = [
     "ConnectionClosed",
     "CpuLimit",
     "DependencyError",
+    "Download",
+    "DownloadFailed",
+    "DownloadProgress",
     "HostError",
     "Image",
     "ImageError",
@@ -139,8 +153,8 @@ __all__ = [
 ]
 
 _BROWSER = (
-    "AsyncBrowser AsyncBrowserContext AsyncPage Browser BrowserContext Image Link NetworkPolicy Page"
-    " ProcessInfo Response"
+    "APIRequestContext APIResponse AsyncAPIRequestContext AsyncAPIResponse AsyncBrowser AsyncBrowserContext"
+    " AsyncPage Browser BrowserContext Download DownloadProgress Image Link NetworkPolicy Page ProcessInfo Response"
 )
 _PLACES = {
     **dict.fromkeys(_BROWSER.split(), "cloister.browser"),

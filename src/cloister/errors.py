@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .ends import End
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "ConnectionClosed",
     "CpuLimit",
     "DependencyError",
+    "DownloadFailed",
     "HostError",
     "ImageError",
     "InvalidArgument",
@@ -191,6 +194,15 @@ class ConnectionClosed(CloisterError):
         self.reason = printable(reason)
         self.is_ok = code in (1000, 1001, 1005)
         super().__init__(f"{printable(url, 200)}: closed with {code}: {self.reason or 'no reason given'}")
+
+
+class DownloadFailed(NavigationError):
+    """A download did not become a file. ``part`` is what there is of it, from which the same download goes on; None
+    where nothing is left."""
+
+    def __init__(self, url: str, code: str, detail: str, part: Path | None = None) -> None:
+        self.part = part
+        super().__init__(url, code, detail)
 
 
 class ImageError(CloisterError):

@@ -108,13 +108,13 @@ UNREACHABLE: dict[tuple[Line, Side, type[Message]], str] = {
             Line("web_content", "request_server", REQUESTS),
             side,
             message,
-        ): "is for scripts, which pages do not run"
+        ): "is for scripts, which pages do not run, or for programs"
         for side in _SIDES
         for message in REQUESTS.sent_by(side)
         if message not in _BY_A_PAGE
     },
-    (Line("browser", "request_server", REQUESTS), "client", Fetch): "a program has pages for that",
-    (Line("browser", "request_server", REQUESTS), "server", Fetched): "a program has pages for that",
+    (Line("browser", "request_server", REQUESTS), "client", Fetch): "a program's answers come piece by piece",
+    (Line("browser", "request_server", REQUESTS), "server", Fetched): "so it is with these",
     (Line("browser", "request_server", REQUESTS), "client", CloseEventSource): _ENDED,
     (Line("browser", "request_server", REQUESTS), "server", EventSourceClosed): _ENDED,
 }

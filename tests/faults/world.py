@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import io
 import logging
+import shutil
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from PIL import Image
 from cloister import AsyncBrowser, CloisterError, NetworkPolicy
 from cloister.browser import memory
 from cloister.browser.async_page import AsyncPage
+from cloister.browser.requests import AsyncAPIRequestContext
 from tests.faults.before import back_to_before, holdings
 from tests.request_server.sockets import switched
 from tests.servers import Handler, Page, Request, Server, closed_port, respond
@@ -301,6 +303,27 @@ async def share(world: World) -> None:
     world.browser.share_sites(False)
 
 
+async def request(world: World) -> None:
+    """Without a page: an answer, a file that is sent, one that is saved, one that is left in the middle, a failure."""
+    ask = world.browser.request
+    folder = world.folders[0] / "downloads"
+    folder.mkdir(exist_ok=True)
+    try:
+        await world.act(ask.get(world.server.url("/page"), timeout=TIMEOUT))
+        await world.act(ask.put(world.server.url("/plain"), data=world.image_file, timeout=TIMEOUT))
+        await world.act(world.browser.download(world.server.url("/page"), folder, timeout=TIMEOUT))
+        await world.act(_leave(ask, world.server.url("/page")))
+        await world.act(ask.get("http://10.0.0.1/", timeout=TIMEOUT))
+    finally:
+        shutil.rmtree(folder)
+        await world.browser._request_servers.close()
+
+
+async def _leave(ask: AsyncAPIRequestContext, url: str) -> None:
+    async with ask.stream("GET", url, timeout=TIMEOUT):
+        pass
+
+
 async def close(world: World) -> None:
     await world.act(world.page.context.close())
     await asyncio.sleep(0.02)
@@ -335,6 +358,7 @@ STEPS: dict[str, Callable[[World], Awaitable[None]]] = {
     "linger": linger,
     "talk": talk,
     "share": share,
+    "request": request,
     "close": close,
     "start and close": start_and_close,
     "lose": lose,

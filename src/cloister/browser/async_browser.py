@@ -8,10 +8,12 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
+
+import msgspec
 
 from ..ends import Killed
 from ..errors import (
@@ -23,7 +25,8 @@ from ..errors import (
     RequestFailed,
     TimeoutError,
 )
-from ..interfaces import web_content
+from ..interfaces import request_server, web_content
+from ..interfaces.base import Message
 from ..interfaces.image_decoder import IMAGES, MAX_PIXELS, Decode, Decoded, DecodeFile
 from ..ipc import Connection, Descriptors, blob, memory, trace
 from ..process import ChildProcess
@@ -43,13 +46,16 @@ from .own_requests import Headers, OwnRequestServer, OwnRequestServers
 from .processes import Processes
 from .proxy import ProxySettings, proxies
 from .renderer import Renderer
+from .request_servers import RequestServers
 from .room import Room, default_room
 from .values import Image, ProcessInfo, Viewport
 
 if TYPE_CHECKING:
     from ..interfaces import monitor
     from .cookie_files import State
+    from .downloads import Download, Progress
     from .event_source import AsyncEvents
+    from .requests import AsyncAPIRequestContext
     from .web_socket import AsyncWebSocket
 
 __all__ = ["DEFAULT_VIEWPORT", "USER_AGENT", "AsyncBrowser"]
@@ -121,6 +127,13 @@ class AsyncBrowser:
         self._request_options = with_hints(self._network.request_options(user_agent), client_hints)
         self._keyring = Keyring(http_credentials)
         self._own = OwnRequestServers(self._request_options, self._keyring.get)
+        own = msgspec.structs.replace(
+            self._request_options, for_browser=True, max_requests=100_000, max_total_bytes=2**40
+        )
+        self._request_servers = RequestServers(
+            lambda handlers: self._fork_own(own, handlers), self._keyring.get, self._traced
+        )
+        self._request: AsyncAPIRequestContext | None = None
         self._extra_roots = _read_roots(ca_certs)
         self._budget = default_budget() if memory_budget is None else size("memory_budget", memory_budget)
         page_memory = None if max_page_memory is None else size("max_page_memory", max_page_memory)
@@ -192,6 +205,7 @@ class AsyncBrowser:
             await self._memory.close()
         await self._ahead.close()
         await self._own.close()
+        await self._request_servers.close()
         await asyncio.gather(*self._ending, return_exceptions=True)
         if self._processes is not None:
             await self._processes.close()
@@ -214,6 +228,20 @@ class AsyncBrowser:
     def pages(self) -> list[AsyncPage]:
         """The open pages, oldest first."""
         return list(self._pages)
+
+    @property
+    def request(self) -> AsyncAPIRequestContext:
+        """Requests without a page."""
+        from .requests import AsyncAPIRequestContext  # JSON, forms, files: no page needs them
+
+        if self._request is None:
+            self._request = AsyncAPIRequestContext(
+                self._request_servers,
+                max_response_bytes=self._network.max_response_bytes,
+                max_redirects=self._network.max_redirects,
+                idle=self._network.request_timeout,
+            )
+        return self._request
 
     @property
     def contexts(self) -> list[AsyncBrowserContext]:
@@ -246,6 +274,44 @@ class AsyncBrowser:
         page = AsyncPage(self, context, _checked_viewport(viewport))
         self._pages.append(page)
         return page
+
+    async def download(
+        self,
+        url: str,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        resume: bool = True,
+        progress: Progress | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        max_bytes: int | None = None,
+        sha256: str | None = None,
+    ) -> Download:
+        """Save what is at ``url`` in a file: ``path``, or one in the folder ``path`` (the current one if none) with
+        the name that the server proposes, made harmless. Nothing is overwritten, and nothing may be executed.
+
+        While it comes it is beside that, in a file that ends in ``.part``. One that breaks off is gone on with, by the
+        same call later too, if the server lets that be done safely; without ``resume``, nothing is left then.
+        ``progress`` is called with a :class:`DownloadProgress` now and then. ``timeout`` is in milliseconds, for all of
+        it; without one, it may take as long as something comes within each ``NetworkPolicy.request_timeout``.
+        ``max_bytes`` is the most that it may have (64 GiB). With ``sha256``, hexadecimal, nothing else is taken.
+
+        Raises :class:`DownloadFailed` with a ``code``, and the ``part`` if it can be gone on with; what
+        :meth:`AsyncAPIRequestContext.fetch` raises.
+        """
+        from .downloads import download, download_options
+
+        self._running()
+        options = download_options(
+            resume=resume,
+            progress=progress,
+            headers=headers,
+            max_bytes=max_bytes,
+            sha256=sha256,
+            max_redirects=self._network.max_redirects,
+            idle=self._network.request_timeout,
+        )
+        return await download(self._request_servers, url, path, options, timeout)
 
     def on(self, event: Literal["health"], handler: Callable[[HealthEvent], object]) -> None:
         """Call ``handler`` with a :class:`HealthEvent` whenever a process stops answering, or does so again."""
@@ -330,7 +396,7 @@ class AsyncBrowser:
     def processes(self) -> list[ProcessInfo]:
         """The live, locked-down processes: what each is for, and the layers that hold it. One that pages share is
         there for each of them."""
-        waiting = [*self._running().standing(), *self._ahead.processes]
+        waiting = [*self._running().standing(), *self._ahead.processes, *self._request_servers.processes]
         standing = [child_info(child, None) for child in waiting]
         standing += [child_info(server.child, server.url) for server in self._own.servers]
         return [
@@ -407,6 +473,12 @@ class AsyncBrowser:
             )
         renderer.credentials_of = self._keyring.get
         return renderer
+
+    async def _fork_own(
+        self, options: request_server.Options, handlers: Mapping[type[Message], Any]
+    ) -> ChildProcess:
+        with descriptors_left():
+            return await self._running().fork_request_server(options, handlers)
 
     def loaded(self) -> None:
         """For a page that was fetched and laid out: another may follow."""
@@ -486,7 +558,7 @@ class AsyncBrowser:
     def _children(self) -> list[ChildProcess]:
         """Each once, though pages may share one."""
         of_pages = [child for page in self._pages for child in page.children]
-        of_mine = [server.child for server in self._own.servers]
+        of_mine = [*self._request_servers.processes, *(server.child for server in self._own.servers)]
         return list(dict.fromkeys([*self._running().standing(), *self._ahead.processes, *of_pages, *of_mine]))
 
     def _open_trace(self) -> None:

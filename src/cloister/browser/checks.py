@@ -68,6 +68,8 @@ def navigation_error(url: str, error: RequestFailed) -> CloisterError:
         return OutOfDescriptors()
     if error.code == FailureCode.TIMED_OUT:
         return TimeoutError(f"{printable(url, 200)}: {detail or 'timed out'}")
+    if error.code == FailureCode.UNSUPPORTED_TYPE:
+        detail += "; browser.download() (`cloister download`) saves it"
     return NavigationError(url, error.code, detail)
 
 

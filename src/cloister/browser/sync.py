@@ -5,7 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import os
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -23,7 +23,9 @@ from .values import Image, Link, Margin, ProcessInfo, Response, Viewport
 
 if TYPE_CHECKING:
     from .cookie_files import CookieParam, State, StorageState
+    from .downloads import Download, Progress
     from .event_source import Events
+    from .sync_requests import APIRequestContext
     from .web_socket import WebSocket
 
 __all__ = ["Browser", "BrowserContext", "Page"]
@@ -101,6 +103,13 @@ class Browser:
         return [self._handed_out.page(page) for page in self._browser.pages]
 
     @property
+    def request(self) -> APIRequestContext:
+        """Requests without a page."""
+        from .sync_requests import APIRequestContext
+
+        return APIRequestContext(self._browser.request, self._thread)
+
+    @property
     def contexts(self) -> list[BrowserContext]:
         """The open contexts, oldest first."""
         return [self._handed_out.context(context) for context in self._browser.contexts]
@@ -114,6 +123,32 @@ class Browser:
         """As :meth:`AsyncBrowser.new_page`."""
         made = self._browser.new_page(viewport=viewport, storage_state=storage_state)
         return self._handed_out.page(self._thread.run(made))
+
+    def download(
+        self,
+        url: str,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        resume: bool = True,
+        progress: Progress | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        max_bytes: int | None = None,
+        sha256: str | None = None,
+    ) -> Download:
+        """As :meth:`AsyncBrowser.download`; ``progress`` is called in the browser's thread."""
+        return self._thread.run(
+            self._browser.download(
+                url,
+                path,
+                resume=resume,
+                progress=progress,
+                headers=headers,
+                timeout=timeout,
+                max_bytes=max_bytes,
+                sha256=sha256,
+            )
+        )
 
     def on(self, event: Literal["health"], handler: Callable[[HealthEvent], object]) -> None:
         """As :meth:`AsyncBrowser.on`; ``handler`` is called in the browser's thread, and must not call the browser."""

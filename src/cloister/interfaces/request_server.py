@@ -17,6 +17,7 @@ from .control import CONTROL
 from .cookies import ForgetCookies, GetCookies, StoreCookies
 from .event_source import CloseEventSource, NextEvent, OpenEventSource
 from .http_cache import CacheGet, CachePut, CacheUse
+from .transfers import CloseTransfer, HoldFile, NextPiece, OpenTransfer
 from .web_socket import CloseWebSocket, NextWebSocketMessage, OpenWebSocket, SendWebSocket
 
 __all__ = [
@@ -215,6 +216,10 @@ REQUESTS = Interface(
         OpenEventSource,
         NextEvent,
         CloseEventSource,
+        HoldFile,
+        OpenTransfer,
+        NextPiece,
+        CloseTransfer,
     ),
 )
 

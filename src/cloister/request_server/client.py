@@ -21,8 +21,9 @@ from .exchange import Answer, Asked, Broken, Headers, Unwelcome
 from .pool import Dial, Pool
 from .preflight import Preflights, question
 from .step import OPAQUE_ORIGIN, Step, Tainting
+from .upload import Outgoing
 
-__all__ = ["Announce", "Client", "Response", "Special"]
+__all__ = ["Announce", "Client", "LedElsewhere", "Response", "Special", "Terms"]
 
 _MAX_DISCARDED: Final = 64 * 1024
 """Bytes of a body that nobody wants, a redirect's, which are read to keep its connection."""
@@ -31,9 +32,28 @@ _MAX_DISCARDED: Final = 64 * 1024
 Announce = Callable[[str, int], Awaitable[DocumentAllowed]]
 
 
+class Terms(msgspec.Struct, frozen=True):
+    """What one fetch may take. ``max_redirects`` is None where none is followed. Whoever reads the body may move the
+    ``clock``."""
+
+    max_bytes: int
+    max_redirects: int | None
+    clock: asyncio.Timeout
+
+
+class LedElsewhere(Exception):
+    """A redirect with ``status`` leaves the origin, for which the browser has another request_server: ``step``."""
+
+    def __init__(self, step: Step, status: int, redirects: int) -> None:
+        self.step = step
+        self.status = status
+        self.redirects = redirects
+
+
 class Response(msgspec.Struct, frozen=True):
     """What a fetch came to, once its head is there: as :class:`Fetched`. ``body`` is decoded, and read by whoever
-    wants it; what another origin keeps from the page ends in a :class:`RequestFailed` then."""
+    wants it; what another origin keeps from the page ends in a :class:`RequestFailed` then. ``raw`` are all of its
+    headers, for a program."""
 
     url: str
     status: int
@@ -42,6 +62,7 @@ class Response(msgspec.Struct, frozen=True):
     body: AsyncIterator[bytes]
     requests: int
     kind: ResponseType = ResponseType.BASIC
+    raw: Headers = msgspec.field(default_factory=list)
 
 
 class Special(msgspec.Struct, frozen=True):
@@ -49,11 +70,12 @@ class Special(msgspec.Struct, frozen=True):
 
     ``headers`` are ours, and take the place of those of the same name. ``ask`` has a connection of its own, and what
     it answers is not followed elsewhere. An endless one has no time limit, and no limit of its own, once its head
-    is there."""
+    is there. With ``terms`` of its own, a redirect out of its origin is :class:`LedElsewhere`."""
 
     headers: Headers = msgspec.field(default_factory=list)
     ask: Callable[[Asked], Awaitable[Answer]] | None = None
     is_endless: bool = False
+    terms: Terms | None = None
 
 
 _USUAL: Final = Special()
@@ -93,17 +115,19 @@ class Client:
 
     @contextlib.asynccontextmanager
     async def open(
-        self, fetch: Fetch, body: bytes = b"", special: Special = _USUAL
+        self, fetch: Fetch, body: Outgoing = b"", special: Special = _USUAL
     ) -> AsyncIterator[Response]:
         """Ask for ``fetch.url``, follow where it leads, and give the response while the ``async with`` lasts, its
-        time limit included. Leaving it, or being cancelled, closes what is under way.
+        time limit included. Leaving it, or being cancelled, closes what is under way. ``terms`` are those of every
+        fetch of the page unless others are given.
 
-        Raises :class:`RequestFailed`; any HTTP status is a response.
+        Raises :class:`RequestFailed`; any HTTP status is a response. For the browser, :class:`LedElsewhere`.
         """
         seconds = self._options.request_timeout / 1000
-        under_way = _UnderWay(self._first(fetch, body, special), special)
+        terms = special.terms or self._terms(seconds)
+        under_way = _UnderWay(self._first(fetch, body, special), special, terms)
         try:
-            async with asyncio.timeout(seconds) as deadline:
+            async with terms.clock as deadline:
                 response = await self._follow(fetch, under_way)
                 if special.is_endless:
                     deadline.reschedule(None)
@@ -146,10 +170,18 @@ class Client:
             raise RequestFailed(failure.code, f"redirected to {shown}: {failure.detail}")
         raise failure
 
-    def _first(self, fetch: Fetch, body: bytes, special: Special) -> Step:
-        """What is asked first. Raises :class:`RequestFailed` for what no page may ask."""
-        url, method, own = urls.parse(fetch.url), headers.method(fetch), headers.own(fetch)
-        if self._options.for_browser or special.ask:
+    def _terms(self, seconds: float) -> Terms:
+        options = self._options
+        return Terms(options.max_response_bytes, options.max_redirects, asyncio.timeout(seconds))
+
+    def _first(self, fetch: Fetch, body: Outgoing, special: Special) -> Step:
+        """What is asked first. Raises :class:`RequestFailed` for what may not be asked."""
+        url, method = urls.parse(fetch.url), headers.method(fetch)
+        if self._options.for_browser:
+            own = headers.of_program(fetch) + special.headers
+            return Step(url, method, own, body, fetch.referrer_policy)
+        own = headers.own(fetch)
+        if special.ask:
             return Step(url, method, own + special.headers, body, fetch.referrer_policy)
         cors.check_request(fetch, self._page, method, own)
         mode = cors.mode_of(fetch)
@@ -157,19 +189,23 @@ class Client:
         return Step(url, method, own, body, fetch.referrer_policy, origin, mode, fetch.credentials)
 
     async def _follow(self, fetch: Fetch, under_way: _UnderWay) -> Response:
+        terms, special = under_way.terms, under_way.special
         while True:
             answer = await self._ask(fetch, under_way)
             step = under_way.step
-            further = None if under_way.special.ask else redirects.follow(step, answer.status, answer.headers)
+            is_followed = special.ask is None and terms.max_redirects is not None
+            further = redirects.follow(step, answer.status, answer.headers) if is_followed else None
             if further is None:
                 return self._response(fetch, under_way, answer)
-            if under_way.redirects == self._options.max_redirects:
+            if under_way.redirects == terms.max_redirects:
                 raise RequestFailed(
                     FailureCode.TOO_MANY_REDIRECTS,
                     f"{step.url.host} redirects on, after {under_way.redirects} redirects; that is the limit",
                 )
             await _discard(answer)
             self._cache.keep(answer)
+            if special.terms and urls.origin(further.url) != urls.origin(step.url):
+                raise LedElsewhere(further, answer.status, under_way.redirects + 1)
             under_way.go(further)
 
     async def _ask(self, fetch: Fetch, under_way: _UnderWay) -> Answer:
@@ -273,7 +309,7 @@ class Client:
         step = under_way.step
         url = step.url
         is_endless = under_way.special.is_endless
-        limit = self._options.max_total_bytes if is_endless else self._options.max_response_bytes
+        limit = self._options.max_total_bytes if is_endless else under_way.terms.max_bytes
         too_large = RequestFailed(
             FailureCode.TOO_LARGE,
             f"{url.host} sent more than {limit:,} bytes; that is the limit of a response",
@@ -287,6 +323,7 @@ class Client:
             ),
             body=Body(answer, self.spend, limit, too_large),
             requests=under_way.redirects + 1,
+            raw=answer.headers,
         )
         return whole if self._options.for_browser else _for_page(whole, fetch, step, answer.headers)
 
@@ -326,9 +363,10 @@ def _for_page(whole: Response, fetch: Fetch, step: Step, said: Headers) -> Respo
 class _UnderWay:
     """How far a fetch has come: what is being asked, and the answer that is open."""
 
-    def __init__(self, step: Step, special: Special) -> None:
+    def __init__(self, step: Step, special: Special, terms: Terms) -> None:
         self.step = step
         self.special = special
+        self.terms = terms
         self.redirects = 0
         self.is_cross_site = False
         """Whether another site than the document's has had a hand in it."""

@@ -11,17 +11,20 @@ import ada_url
 from ..errors import RequestFailed
 from ..interfaces.base import FailureCode
 from ..interfaces.request_server import ClientHints, Destination, Fetch, Options
+from ..interfaces.transfers import MAX_HEADERS, MAX_HEADERS_BYTES
 from . import decoding, urls
 from .exchange import Headers
 from .step import Relation, Step
 
 __all__ = [
+    "all_of",
     "are_well_formed",
     "content_type",
     "forwarded",
     "given",
     "metadata",
     "method",
+    "of_program",
     "own",
     "request",
     "values",
@@ -90,20 +93,11 @@ _FORBIDDEN = frozenset(
         "via",
     }
 )
+# What frames a message, or has us wait: nobody is helped by another word on it than ours.
 _FRAMING = frozenset(
-    {
-        "accept-encoding",
-        "connection",
-        "content-length",
-        "expect",
-        "host",
-        "keep-alive",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    }
+    {"connection", "content-length", "expect", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
 )
+_OURS = frozenset({"accept-encoding", "host"})  # where an answer is read here
 _FORBIDDEN_METHODS = frozenset({"CONNECT", "TRACE", "TRACK"})
 _OVERRIDES = frozenset({"x-http-method", "x-http-method-override", "x-method-override"})
 _ASCII_VALUE = re.compile(r"[\t\x20-\x7e]{0,4096}")
@@ -154,27 +148,39 @@ def own(fetch: Fetch) -> Headers:
         key = name.lower()
         if key in _FORBIDDEN or key.startswith(("proxy-", "sec-")):
             raise RequestFailed(FailureCode.BAD_REQUEST, f"a page may not set the header {name}")
+        if key in _OVERRIDES and {each.strip().upper() for each in value.split(",")} & _FORBIDDEN_METHODS:
+            raise RequestFailed(FailureCode.BAD_REQUEST, f"a page may not use {value} by way of {name}")
+    return _encoded(fetch.headers)
+
+
+def of_program(fetch: Fetch) -> Headers:
+    """The headers that the program wants to send, whose own requests these are. Raises :class:`RequestFailed`
+    (BAD_REQUEST) for what says where the message ends."""
+    if fetch.method.upper() == "CONNECT":
+        raise RequestFailed(FailureCode.BAD_REQUEST, "CONNECT is for proxies")
+    for name, _ in fetch.headers:
+        if name.lower() in _FRAMING:
+            raise RequestFailed(FailureCode.BAD_REQUEST, f"the header {name} is not the program's to set")
+    return _encoded(fetch.headers)
+
+
+def _encoded(pairs: tuple[tuple[str, str], ...]) -> Headers:
+    for name, value in pairs:
         if not _NAME.fullmatch(name.encode()) or not _ASCII_VALUE.fullmatch(value):
             raise RequestFailed(
                 FailureCode.BAD_REQUEST, f"{name[:40]!r} is not a header, or its value is none"
             )
-        if key in _OVERRIDES and {each.strip().upper() for each in value.split(",")} & _FORBIDDEN_METHODS:
-            raise RequestFailed(FailureCode.BAD_REQUEST, f"a page may not use {value} by way of {name}")
-    return [(name.encode(), value.strip(" \t").encode()) for name, value in fetch.headers]
+    return [(name.encode(), value.strip(" \t").encode()) for name, value in pairs]
 
 
 def given(pairs: tuple[tuple[str, str], ...]) -> Headers:
     """The headers that a program wants to send with a handshake or for a stream: any but those that frame messages or
     speak of the connection. Raises :class:`RequestFailed` (BAD_REQUEST)."""
-    for name, value in pairs:
+    for name, _ in pairs:
         key = name.lower()
-        if not _NAME.fullmatch(name.encode()) or not _ASCII_VALUE.fullmatch(value):
-            raise RequestFailed(
-                FailureCode.BAD_REQUEST, f"{name[:40]!r} is not a header, or its value is none"
-            )
-        if key in _FRAMING or key.startswith("sec-websocket-"):
+        if key in _FRAMING | _OURS or key.startswith("sec-websocket-"):
             raise RequestFailed(FailureCode.BAD_REQUEST, f"the header {name} is not yours to set")
-    return [(name.encode(), value.strip(" \t").encode()) for name, value in pairs]
+    return _encoded(pairs)
 
 
 def method(fetch: Fetch) -> str:
@@ -229,6 +235,19 @@ def forwarded(
 def are_well_formed(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     """Whether HTTP allows all of them, and they are no longer than what a page gets."""
     return all(_NAME.fullmatch(name) and _VALUE.fullmatch(value) for name, value in headers)
+
+
+def all_of(headers: Headers) -> tuple[tuple[str, str], ...]:
+    """The headers for a program, in the way and within the bounds of :func:`forwarded`, but with every one that is
+    well-formed, several of one name and cookies too."""
+    left = MAX_HEADERS_BYTES
+    kept: list[tuple[str, str]] = []
+    for key, value in _well_formed(headers)[:MAX_HEADERS]:
+        text = value.decode("latin-1")
+        left -= len(key) + len(text.encode())
+        if left >= 0:
+            kept.append((key.decode().lower(), text))
+    return tuple(kept)
 
 
 def _well_formed(headers: Headers) -> Headers:

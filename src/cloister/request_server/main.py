@@ -41,6 +41,7 @@ from .dial import Dialer
 from .event_source import EventSources
 from .sandbox import POLICY
 from .shelf import BrowsersShelf
+from .transfers import Transfers
 from .web_socket import WebSockets
 
 __all__ = ["main", "preload", "settle"]
@@ -120,8 +121,12 @@ def main(start: Start) -> None:
             )
             return reply, given
 
+        # What a program's own request may say, no page may, so one process serves the one or the other.
+        asked: dict[type[Message], Handler] = (
+            Transfers(client, options).handlers() if options.for_browser else {Fetch: fetch}
+        )
         handlers: dict[type[Message], Handler] = {
-            Fetch: fetch,
+            **asked,
             **WebSockets(client, options, dialer.dial_http_1).handlers,
             **EventSources(client, options).handlers,
         }
