@@ -7,7 +7,9 @@ import sys
 from typing import NoReturn
 
 SUBPROCESS_KIND = "--subprocess-kind"
-_WITH_A_BROWSER = frozenset({"screenshot", "pdf", "text", "links", "decode", "demo", "portal", "doctor"})
+_WITH_A_BROWSER = frozenset(
+    {"screenshot", "pdf", "text", "links", "decode", "fetch", "download", "demo", "portal", "doctor"}
+)
 """Commands whose zygote loads while they are loaded themselves: two processors have enough to do with both."""
 
 

@@ -126,6 +126,9 @@ def test_an_answer_is_decompressed_and_comes_by_https_and_http_2(
 def test_a_body_is_there_until_it_is_disposed_of(browser: Browser, site: Server) -> None:
     response = browser.request.get(site.url("/article"))
     assert response.body() == response.body() == ARTICLE
+    with Browser(network=NetworkPolicy(allow_hosts=["127.0.0.1"])) as other:
+        kept = other.request.get(site.url("/article"))
+    assert kept.text() == ARTICLE.decode()  # though that browser is closed
     response.dispose()
     with pytest.raises(InvalidArgument, match="disposed"):
         response.body()

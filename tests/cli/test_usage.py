@@ -71,6 +71,8 @@ def test_help_and_version_go_to_standard_output() -> None:
         "text",
         "links",
         "decode",
+        "download",
+        "fetch",
         "demo",
         "doctor",
         "crashes",

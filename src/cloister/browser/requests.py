@@ -122,16 +122,24 @@ class AsyncAPIResponse(_Head):
 
     async def body(self) -> bytes:
         """All of it, decompressed."""
+        return self.data()
+
+    def data(self) -> bytes:
+        """The same at once, as it is there: for the API without asyncio."""
         if self._body is None:
             raise InvalidArgument("the response was disposed of")
         return self._body
 
     async def text(self) -> str:
         """The body as UTF-8; what is none of that is replaced."""
-        return (await self.body()).decode("utf-8", "replace")
+        return self.data().decode("utf-8", "replace")
 
     async def dispose(self) -> None:
         """Let go of the body."""
+        self.drop()
+
+    def drop(self) -> None:
+        """The same at once."""
         self._body = None
 
 

@@ -27,9 +27,8 @@ class Runs(Protocol):
 
 
 class _Head:
-    def __init__(self, response: AsyncAPIResponse | AsyncStreamedResponse, thread: Runs) -> None:
+    def __init__(self, response: AsyncAPIResponse | AsyncStreamedResponse) -> None:
         self._head = response
-        self._thread = thread
 
     def __repr__(self) -> str:
         return repr(self._head).replace("Async", "")
@@ -65,31 +64,32 @@ class _Head:
 
 
 class APIResponse(_Head):
-    """As :class:`AsyncAPIResponse`."""
+    """As :class:`AsyncAPIResponse`; there for as long as it is wanted, the browser may be closed by then."""
 
-    def __init__(self, response: AsyncAPIResponse, thread: Runs) -> None:
-        super().__init__(response, thread)
+    def __init__(self, response: AsyncAPIResponse) -> None:
+        super().__init__(response)
         self._response = response
 
     def body(self) -> bytes:
         """All of it, decompressed."""
-        return self._thread.run(self._response.body())
+        return self._response.data()
 
     def text(self) -> str:
         """The body as UTF-8; what is none of that is replaced."""
-        return self._thread.run(self._response.text())
+        return self._response.data().decode("utf-8", "replace")
 
     def dispose(self) -> None:
         """Let go of the body."""
-        self._thread.run(self._response.dispose())
+        self._response.drop()
 
 
 class StreamedResponse(_Head):
     """As :class:`AsyncStreamedResponse`."""
 
     def __init__(self, response: AsyncStreamedResponse, thread: Runs) -> None:
-        super().__init__(response, thread)
+        super().__init__(response)
         self._response = response
+        self._thread = thread
 
     def __iter__(self) -> Iterator[bytes]:
         while piece := self._thread.run(self._response.read()):
@@ -105,7 +105,7 @@ class APIRequestContext:
 
     def fetch(self, url: str, **options: Unpack[FetchOptions]) -> APIResponse:
         """As :meth:`AsyncAPIRequestContext.fetch`."""
-        return APIResponse(self._thread.run(self._context.fetch(url, **options)), self._thread)
+        return APIResponse(self._thread.run(self._context.fetch(url, **options)))
 
     @contextlib.contextmanager
     def stream(self, method: str, url: str, **options: Unpack[RequestOptions]) -> Iterator[StreamedResponse]:

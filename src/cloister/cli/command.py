@@ -78,6 +78,17 @@ def _page_options(binary: bool) -> argparse.ArgumentParser:
     )
     shared.add_argument("--viewport", metavar="WxH", type=viewport, default={"width": 1280, "height": 720},
                         help="the page's size in CSS pixels (1280x720)")  # fmt: skip
+    shared.add_argument("--cookies", metavar="FILE", type=Path,
+                        help="send these: a storage state as Playwright's, or a cookies.txt")  # fmt: skip
+    shared.add_argument("--save-cookies", metavar="FILE", type=Path,
+                        help="write what there is afterwards, as a storage state")  # fmt: skip
+    _network(shared, 30.0)
+    shared.set_defaults(binary=binary)
+    return shared
+
+
+def _network(shared: argparse.ArgumentParser, timeout: float | None) -> None:
+    """What there is to say of the network, and of what looks on. ``timeout`` is the usual one, in seconds."""
     shared.add_argument("--allow-host", metavar="HOST[:PORT]", action="append", default=[],
                         help="a host that is not public, such as localhost:8000; may be repeated")  # fmt: skip
     shared.add_argument("--proxy", metavar="URL", type=proxy,
@@ -88,17 +99,12 @@ def _page_options(binary: bool) -> argparse.ArgumentParser:
     shared.add_argument(
         "--ca-cert", metavar="FILE", type=Path, help="certificates (PEM) to trust besides the system's"
     )
-    shared.add_argument("--cookies", metavar="FILE", type=Path,
-                        help="send these: a storage state as Playwright's, or a cookies.txt")  # fmt: skip
-    shared.add_argument("--save-cookies", metavar="FILE", type=Path,
-                        help="write what there is afterwards, as a storage state")  # fmt: skip
     shared.add_argument(
-        "--timeout", metavar="SECONDS", type=seconds, default=30.0, help="for everything together (30)"
-    )
+        "--timeout", metavar="SECONDS", type=seconds, default=timeout,
+        help=f"for everything together ({f'{timeout:g}' if timeout else 'as long as something comes'})",
+    )  # fmt: skip
     _degraded(shared)
     _looking_on(shared)
-    shared.set_defaults(binary=binary)
-    return shared
 
 
 def _degraded(parser: argparse.ArgumentParser) -> None:
@@ -194,6 +200,8 @@ def build_parser() -> argparse.ArgumentParser:
     _degraded(decode)
     _looking_on(decode)
 
+    _add_transfers(command)
+
     demo = command(
         "demo", _lazily("shows", "demo"), "good and hostile pages side by side, served on this machine"
     )
@@ -237,6 +245,37 @@ def build_parser() -> argparse.ArgumentParser:
     top.add_argument("--json", action="store_true", help="once, as a list for scripts")
     top.add_argument("--interval", metavar="SECONDS", type=seconds, default=1.0, help="between two looks (1)")
     return parser
+
+
+def _add_transfers(command: Callable[..., argparse.ArgumentParser]) -> None:
+    fetch = command("fetch", _lazily("fetch", "fetch"), "what a server answers, without a page")
+    fetch.add_argument("target", metavar="URL", help="what to ask for")
+    fetch.add_argument("-X", "--request", metavar="METHOD", help="GET, or POST where something is sent")
+    fetch.add_argument("-H", "--header", metavar="'NAME: VALUE'", action="append", default=[],
+                       help="one more header, or in place of ours; may be repeated")  # fmt: skip
+    sent = fetch.add_mutually_exclusive_group()
+    sent.add_argument("-d", "--data", metavar="DATA|@FILE", action="append", default=[],
+                      help="send it, as a form does; @- is standard input; several are joined by &")  # fmt: skip
+    sent.add_argument("-F", "--form", metavar="NAME=VALUE|NAME=@FILE", action="append", default=[],
+                      help="send a form with files; may be repeated")  # fmt: skip
+    fetch.add_argument("-i", "--include", action="store_true", help="the status and the headers, too")
+    fetch.add_argument("-f", "--fail", action="store_true", help="a status of 400 and above is a failure")
+    fetch.add_argument("-o", "--output", metavar="OUT", default="-",
+                       help="write to OUT instead of standard output")  # fmt: skip
+    fetch.add_argument("--json", action="store_true", help="an object with url, status, headers and body")
+    _network(fetch, 30.0)
+
+    download = command("download", _lazily("fetch", "download"), "what a server sends, saved in a file")
+    download.add_argument("target", metavar="URL", help="what to save")
+    download.add_argument("-o", "--output", metavar="OUT|FOLDER", default=".",
+                          help="the file, or where one is made that is called what the server says (.)")  # fmt: skip
+    download.add_argument("--no-resume", action="store_true",
+                          help="begin anew, and leave nothing of what breaks off")  # fmt: skip
+    download.add_argument("--sha256", metavar="HEX", help="take nothing else")
+    download.add_argument("--json", action="store_true", help="an object with path, url, size and so on")
+    _network(download, None)
+    for each in (fetch, download):
+        each.set_defaults(viewport=None)
 
 
 def _add_crashes(parser: argparse.ArgumentParser) -> None:

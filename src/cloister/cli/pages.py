@@ -18,7 +18,7 @@ from . import output
 from .failure import USAGE, CommandError
 from .progress import shown
 
-__all__ = ["decode", "links", "pdf", "screenshot", "text"]
+__all__ = ["SCHEME", "browser", "decode", "links", "pdf", "screenshot", "text"]
 
 STDIN_LIMIT = 64 * 1024 * 1024  # bytes; as much as one response may have
 # "mailto:x" and "https://x" have a scheme; in "localhost:8000" the colon comes before a port.
@@ -37,7 +37,8 @@ class Remaining:
         return max(1.0, (self._end - time.monotonic()) * 1000)
 
 
-def _browser(arguments: Namespace) -> Browser:
+def browser(arguments: Namespace) -> Browser:
+    """One with what the command line says. Raises CommandError."""
     try:
         return Browser(
             network=NetworkPolicy(allow_hosts=arguments.allow_host, dns_servers=arguments.dns_server),
@@ -73,8 +74,8 @@ def _opened(arguments: Namespace) -> Iterator[tuple[Page, Remaining]]:
     output.check(arguments.output, binary=arguments.binary)
     opening = _opening(arguments.target)
     remaining = Remaining(arguments.timeout)
-    with _browser(arguments) as browser:
-        page = _page(browser, arguments.cookies)
+    with browser(arguments) as opened:
+        page = _page(opened, arguments.cookies)
         with nullcontext() if arguments.verbose else shown(page, arguments.target):
             opening(page, remaining())
         yield page, remaining
@@ -140,7 +141,7 @@ def decode(arguments: Namespace) -> int:
     output.check(arguments.output, binary=True)
     if not Path(arguments.target).is_file():
         raise CloisterError("there is no such file")
-    with _browser(arguments) as browser:
-        image = browser.decode_image(arguments.target)
+    with browser(arguments) as opened:
+        image = opened.decode_image(arguments.target)
     output.write(arguments.output, image.png())
     return 0
