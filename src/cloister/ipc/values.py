@@ -142,17 +142,16 @@ class _Packer:
         )
 
     def _buffer(self, value: Any, where: _Where) -> msgspec.msgpack.Ext:
+        what = f"{_path(where)} is a {_name(value)}"
         try:
             view = memoryview(value)
-        except TypeError:
-            raise NotSendable(
-                f"{_path(where)} is a {_name(value)}, which does not travel: {_SENDABLE}"
-            ) from None
-        if view.format not in _FORMATS or not view.ndim:
-            raise NotSendable(
-                f"{_path(where)} is a {_name(value)} of elements {view.format!r}: numbers of one kind travel"
-            )
-        is_array = kind.__module__ == "numpy" if (kind := type(value)) is not memoryview else False
+        except (TypeError, ValueError, BufferError):  # numpy has elements that no buffer has, such as dates
+            raise NotSendable(f"{what}, which does not travel: {_SENDABLE}") from None
+        if not view.ndim:
+            raise NotSendable(f"{what} without a dimension: send a number, as its item() gives it")
+        if len(view.format) != 1 or view.format not in _FORMATS:
+            raise NotSendable(f"{what} with elements {view.format!r}: those of {', '.join(_FORMATS)} travel")
+        is_array = type(value).__module__ == "numpy"
         inside, index = None, 0
         if view.nbytes <= INLINE_BUFFER:
             inside = view.tobytes()

@@ -96,8 +96,12 @@ class Finder(importlib.abc.MetaPathFinder):
         """From now on nothing else is found but what is built in, and what is in packages that are found."""
         sys.path.clear()
         sys.path_importer_cache.clear()
+        sys.argv[:] = [""]  # where Cloister is installed is none of its business
         sys.meta_path[:] = [BuiltinImporter, FrozenImporter, self, PathFinder]
         sys.dont_write_bytecode = True
+        # The call is not allowed, and libraries ask for it to make a name absolute; the folder is the root, always.
+        os.getcwd = lambda: "/"
+        os.getcwdb = lambda: b"/"
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
