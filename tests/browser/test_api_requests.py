@@ -55,7 +55,7 @@ def browser(ca_file: str) -> Iterator[Browser]:
 
 
 def pids(browser: Browser) -> set[int]:
-    return {process.pid for process in browser._browser._request_servers.processes}
+    return {process.pid for process in browser._browser.request.servers.processes}
 
 
 # ── what is asked, and what comes ────────────────────────────────────────────────────────────────────────────────
@@ -241,7 +241,7 @@ def test_an_origin_has_one_process_that_keeps_its_connection_for_a_while(
 
     async def run() -> None:
         async with AsyncBrowser(network=NetworkPolicy(allow_hosts=["127.0.0.1"])) as browser:
-            servers = browser._request_servers
+            servers = browser.request.servers
             site.requests.clear()
             for _ in range(3):
                 await browser.request.get(site.url("/article"))
@@ -268,7 +268,7 @@ def test_so_many_are_under_way_at_once_and_so_many_are_kept(monkeypatch: pytest.
             with Server() as one, Server() as two, Server() as three:
                 for server in (one, two, three):
                     await browser.request.get(server.url("/article"))
-                assert len(browser._request_servers.processes) == 2
+                assert len(browser.request.servers.processes) == 2
                 streams = [browser.request.stream("GET", one.url("/endless")) for _ in range(3)]
                 for stream in streams:
                     await stream.__aenter__()
@@ -285,7 +285,7 @@ def test_so_many_are_under_way_at_once_and_so_many_are_kept(monkeypatch: pytest.
 def test_a_process_that_has_ended_is_replaced(browser: Browser, site: Server) -> None:
     browser.request.get(site.url("/article"))
     before = pids(browser)
-    for process in browser._browser._request_servers.processes:
+    for process in browser._browser.request.servers.processes:
         process.kill()
     assert browser.request.get(site.url("/article")).ok
     assert not before & pids(browser)
@@ -371,7 +371,7 @@ def test_a_large_file_is_in_nobodys_memory(browser: Browser, peer: Echo, tmp_pat
     browser.request.get(peer.url())
     (sender,) = (
         process
-        for process in browser._browser._request_servers.processes
+        for process in browser._browser.request.servers.processes
         if process.site == peer.url("").rstrip("/")
     )
     for pid in ("self", sender.pid):

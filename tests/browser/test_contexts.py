@@ -417,3 +417,37 @@ def test_only_those_are_told_of_a_change_who_know_what_was_there_and_once() -> N
     store.remove(lambda _: True)
     assert told == [1, 1, 0]
     assert store.is_empty
+
+
+# ── requests without a page ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_requests_of_a_context_have_the_cookies_of_its_pages_and_leave_theirs_to_them(browser: Browser) -> None:
+    pages = {
+        "/login": Served(b"in", headers=(("Set-Cookie", "session=1; HttpOnly"),)),
+        "/page": Served(b"<title>page</title>", headers=(("Set-Cookie", "page=2"),)),
+    }
+    with Server(pages) as site, browser.new_context() as context, browser.new_context() as another:
+        url = f"http://shop.localhost:{site.port}"
+
+        def sent() -> str | None:
+            return site.requests[-1].headers.get("cookie")
+
+        assert context.request.post(f"{url}/login").ok
+        page = context.new_page()
+        page.goto(f"{url}/page")
+        assert sent() == "session=1"
+        context.request.get(f"{url}/page")
+        assert sent() == "session=1; page=2"
+        context.add_cookies([{"name": "page", "value": "3", "url": f"{url}/"}])
+        context.request.get(f"{url}/page")
+        assert sent() == "session=1; page=3"
+        context.request.get(f"{url}/page", headers={"Cookie": "mine=4"})
+        assert sent() == "mine=4"
+        for stranger in (another.request, browser.request):
+            stranger.get(f"{url}/page")
+            assert sent() is None
+        browser.request.get(f"{url}/page")
+        assert sent() == "page=2"
+        site_name = "http://shop.localhost"
+        assert shown(context) == [f"{site_name} session=1", f"{site_name} page=2"]

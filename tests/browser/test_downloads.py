@@ -502,7 +502,7 @@ def test_a_process_that_ends_in_the_middle_costs_nothing(
 
     def kill(_progress: DownloadProgress) -> None:
         if not killed:
-            for process in browser._browser._request_servers.processes:
+            for process in browser._browser.request.servers.processes:
                 killed.append(process.pid)
                 process.kill()
 
@@ -511,7 +511,7 @@ def test_a_process_that_ends_in_the_middle_costs_nothing(
     (asked,) = file.asked
     assert asked is not None
     assert killed
-    assert not {process.pid for process in browser._browser._request_servers.processes} & set(killed)
+    assert not {process.pid for process in browser._browser.request.servers.processes} & set(killed)
 
 
 def test_a_page_that_is_a_file_says_how_to_have_it(browser: Browser, serve: Serve) -> None:

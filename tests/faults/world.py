@@ -316,7 +316,7 @@ async def request(world: World) -> None:
         await world.act(ask.get("http://10.0.0.1/", timeout=TIMEOUT))
     finally:
         shutil.rmtree(folder)
-        await world.browser._request_servers.close()
+        await world.browser.request.servers.close()
 
 
 async def _leave(ask: AsyncAPIRequestContext, url: str) -> None:

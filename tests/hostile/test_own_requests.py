@@ -106,7 +106,7 @@ def test_one_that_lies_is_ended_and_the_program_is_told(world: World, name: str)
             assert str(outcome).isprintable()
             assert os.listdir(folder) == []
         folder.rmdir()
-        await world.browser._request_servers.close()
+        await world.browser.request.servers.close()
         await world.all_is_well()
 
     world.run(go())
@@ -142,7 +142,7 @@ def test_one_gets_a_password_for_its_own_origin_only_and_only_while_it_is_asked_
                 await asyncio.sleep(0.005)
         assert answers.read_text().splitlines() == [ALLOWED, "Failure", "Failure", ALLOWED, "Failure"]
         answers.unlink()
-        await world.browser._request_servers.close()
+        await world.browser.request.servers.close()
         await world.all_is_well()
 
     world.run(go())

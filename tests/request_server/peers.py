@@ -82,7 +82,7 @@ async def led_to(
             link.protocol = "h2"
         return link
 
-    given = Options(user_agent="Cloister tests", **{"for_browser": keeper is None, **options})
+    given = Options(user_agent="Cloister tests", **{"for_browser": True, **options})
     client = Client(given, dial, announce, NoShelf(), (keeper or Keeper()).of_document)
     try:
         yield Fetcher(client)

@@ -25,7 +25,7 @@ from ..errors import (
     RequestFailed,
     TimeoutError,
 )
-from ..interfaces import request_server, web_content
+from ..interfaces import web_content
 from ..interfaces.base import Message
 from ..interfaces.image_decoder import IMAGES, MAX_PIXELS, Decode, Decoded, DecodeFile
 from ..ipc import Connection, Descriptors, blob, memory, trace
@@ -37,6 +37,7 @@ from .ahead import Ahead
 from .async_page import DEFAULT_TIMEOUT, AsyncPage, child_info
 from .checks import descriptors_left, open_regular
 from .context import AsyncBrowserContext
+from .cookies import CookieStore
 from .crashed import report_crash
 from .identity import ClientHints, HttpCredentials, Keyring, with_hints
 from .memory import MemoryKeeper, default_budget
@@ -127,12 +128,7 @@ class AsyncBrowser:
         self._request_options = with_hints(self._network.request_options(user_agent), client_hints)
         self._keyring = Keyring(http_credentials)
         self._own = OwnRequestServers(self._request_options, self._keyring.get)
-        own = msgspec.structs.replace(
-            self._request_options, for_browser=True, max_requests=100_000, max_total_bytes=2**40
-        )
-        self._request_servers = RequestServers(
-            lambda handlers: self._fork_own(own, handlers), self._keyring.get, self._traced
-        )
+        self._request_servers: list[RequestServers] = []
         self._request: AsyncAPIRequestContext | None = None
         self._extra_roots = _read_roots(ca_certs)
         self._budget = default_budget() if memory_budget is None else size("memory_budget", memory_budget)
@@ -205,7 +201,7 @@ class AsyncBrowser:
             await self._memory.close()
         await self._ahead.close()
         await self._own.close()
-        await self._request_servers.close()
+        await asyncio.gather(*(servers.close() for servers in self._request_servers))
         await asyncio.gather(*self._ending, return_exceptions=True)
         if self._processes is not None:
             await self._processes.close()
@@ -231,17 +227,29 @@ class AsyncBrowser:
 
     @property
     def request(self) -> AsyncAPIRequestContext:
-        """Requests without a page."""
+        """Requests without a page, which have cookies of their own. :attr:`AsyncBrowserContext.request` has those of
+        its pages."""
+        if self._request is None:
+            self._request = self.requests_with(CookieStore())
+        return self._request
+
+    def requests_with(self, cookies: CookieStore) -> AsyncAPIRequestContext:
+        """For a context: requests that have these cookies, and keep more there."""
         from .requests import AsyncAPIRequestContext  # JSON, forms, files: no page needs them
 
-        if self._request is None:
-            self._request = AsyncAPIRequestContext(
-                self._request_servers,
-                max_response_bytes=self._network.max_response_bytes,
-                max_redirects=self._network.max_redirects,
-                idle=self._network.request_timeout,
-            )
-        return self._request
+        servers = RequestServers(self._fork_own, self._keyring.get, self._traced, cookies)
+        self._request_servers.append(servers)
+        return AsyncAPIRequestContext(
+            servers,
+            max_response_bytes=self._network.max_response_bytes,
+            max_redirects=self._network.max_redirects,
+            idle=self._network.request_timeout,
+        )
+
+    async def end_requests(self, request: AsyncAPIRequestContext) -> None:
+        """For a context that closes."""
+        await request.servers.close()
+        self._request_servers.remove(request.servers)
 
     @property
     def contexts(self) -> list[AsyncBrowserContext]:
@@ -311,7 +319,7 @@ class AsyncBrowser:
             max_redirects=self._network.max_redirects,
             idle=self._network.request_timeout,
         )
-        return await download(self._request_servers, url, path, options, timeout)
+        return await download(self.request.servers, url, path, options, timeout)
 
     def on(self, event: Literal["health"], handler: Callable[[HealthEvent], object]) -> None:
         """Call ``handler`` with a :class:`HealthEvent` whenever a process stops answering, or does so again."""
@@ -396,7 +404,7 @@ class AsyncBrowser:
     def processes(self) -> list[ProcessInfo]:
         """The live, locked-down processes: what each is for, and the layers that hold it. One that pages share is
         there for each of them."""
-        waiting = [*self._running().standing(), *self._ahead.processes, *self._request_servers.processes]
+        waiting = [*self._running().standing(), *self._ahead.processes, *self._of_requests()]
         standing = [child_info(child, None) for child in waiting]
         standing += [child_info(server.child, server.url) for server in self._own.servers]
         return [
@@ -474,11 +482,15 @@ class AsyncBrowser:
         renderer.credentials_of = self._keyring.get
         return renderer
 
-    async def _fork_own(
-        self, options: request_server.Options, handlers: Mapping[type[Message], Any]
-    ) -> ChildProcess:
+    async def _fork_own(self, handlers: Mapping[type[Message], Any]) -> ChildProcess:
+        own = msgspec.structs.replace(
+            self._request_options, for_browser=True, max_requests=100_000, max_total_bytes=2**40
+        )
         with descriptors_left():
-            return await self._running().fork_request_server(options, handlers)
+            return await self._running().fork_request_server(own, handlers)
+
+    def _of_requests(self) -> list[ChildProcess]:
+        return [process for servers in self._request_servers for process in servers.processes]
 
     def loaded(self) -> None:
         """For a page that was fetched and laid out: another may follow."""
@@ -558,7 +570,7 @@ class AsyncBrowser:
     def _children(self) -> list[ChildProcess]:
         """Each once, though pages may share one."""
         of_pages = [child for page in self._pages for child in page.children]
-        of_mine = [*self._request_servers.processes, *(server.child for server in self._own.servers)]
+        of_mine = [*self._of_requests(), *(server.child for server in self._own.servers)]
         return list(dict.fromkeys([*self._running().standing(), *self._ahead.processes, *of_pages, *of_mine]))
 
     def _open_trace(self) -> None:

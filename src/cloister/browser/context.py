@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .async_browser import AsyncBrowser
     from .async_page import AsyncPage
     from .cookie_files import CookieParam, State, StorageState
+    from .requests import AsyncAPIRequestContext
 
 __all__ = ["AsyncBrowserContext", "Wanted"]
 
@@ -46,6 +47,7 @@ class AsyncBrowserContext:
         """Whether it was made for one page."""
         self.store = CookieStore()
         """For the browser: who is asked for cookies."""
+        self._request: AsyncAPIRequestContext | None = None
         self.http_cache = HttpCache()
         """For its pages: the responses that are kept for each other."""
         if storage_state is not None:
@@ -57,6 +59,14 @@ class AsyncBrowserContext:
     def pages(self) -> list[AsyncPage]:
         """Its open pages, oldest first."""
         return [page for page in self._browser.pages if page.context is self]
+
+    @property
+    def request(self) -> AsyncAPIRequestContext:
+        """Requests without a page, which have the cookies of its pages and leave theirs to them."""
+        self._check_open()
+        if self._request is None:
+            self._request = self._browser.requests_with(self.store)
+        return self._request
 
     async def new_page(self, *, viewport: Viewport | None = None) -> AsyncPage:
         """A new, empty page. Its processes start with its first navigation."""
@@ -124,6 +134,8 @@ class AsyncBrowserContext:
             return
         self._closed = True
         await asyncio.gather(*(page.close() for page in self.pages), return_exceptions=True)
+        if self._request is not None:
+            await self._browser.end_requests(self._request)
         self.store.remove(lambda _: True)
         self.http_cache.clear()
         self._browser.forget_context(self)

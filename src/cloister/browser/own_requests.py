@@ -20,10 +20,12 @@ from ..errors import (
 )
 from ..interfaces import request_server
 from ..interfaces.base import FailureCode, Message, Reply, Request
+from ..interfaces.cookies import GetCookies, StoreCookies
 from ..interfaces.request_server import REQUESTS, Credentials, DocumentAllowed, DocumentFrom
 from ..ipc import Connection, Descriptors
 from ..process import ChildProcess
 from .checks import is_normalised, navigation_error, origin_of, site_of
+from .cookies import CookieAccess
 from .processes import Processes
 
 __all__ = ["Headers", "OwnRequestServer", "OwnRequestServers", "checked", "checked_headers"]
@@ -79,11 +81,16 @@ class OwnRequestServer:
         self.at = url
         self.led_to: str | None = None
         self._credentials_of = credentials_of
+        self._cookies = CookieAccess(lambda: None)  # none but what it is given itself
         self._origin: str | None = None
 
     async def start(self, processes: Processes) -> None:
         """Raises :class:`ProcessError`."""
-        self.child = await processes.fork_request_server(self.options, {DocumentFrom: self._document_from})
+        cookies = self._cookies
+        self.child = await processes.fork_request_server(
+            self.options,
+            {DocumentFrom: self._document_from, GetCookies: cookies.get, StoreCookies: cookies.keep},
+        )
         self.child.site = site_of(self.url)
         self._connection = Connection(
             self.child.channel, REQUESTS, "client", on_close=self.child.lost_channel
@@ -100,7 +107,9 @@ class OwnRequestServer:
             self.led_to = message.url
             raise RequestFailed(FailureCode.OTHER_SITE, "a redirect leads to another origin")
         self.at = message.url
-        return DocumentAllowed(self._credentials_of(message.url))
+        return DocumentAllowed(
+            self._credentials_of(message.url), has_cookies=self._cookies.begin(message.url)
+        )
 
     async def ask(
         self, message: Request[R], fds: Sequence[int] = (), *, timeout: float

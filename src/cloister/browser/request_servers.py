@@ -22,11 +22,13 @@ from ..errors import (
     printable,
 )
 from ..interfaces.base import Event, FailureCode, Message, Reply, Request
+from ..interfaces.cookies import ForgetCookies, GetCookies, StoreCookies
 from ..interfaces.request_server import REQUESTS, Credentials, DocumentAllowed, DocumentFrom
 from ..ipc import Connection, Descriptors, blob
 from ..process import ChildProcess
 from ..process.handle import UNWANTED
 from .checks import is_normalised, navigation_error, origin_of, site_of
+from .cookies import CookieAccess, CookieStore
 
 __all__ = ["RequestServer", "RequestServers"]
 
@@ -50,8 +52,12 @@ class RequestServer:
     """One of them. ``key`` is what URLs have in common that are asked for here; the first one that is announced says
     which origin that is."""
 
-    def __init__(self, key: str | None, fork: Fork, credentials_of: CredentialsOf) -> None:
+    def __init__(
+        self, key: str | None, fork: Fork, credentials_of: CredentialsOf, cookies: CookieStore
+    ) -> None:
         self.key = key
+        self._cookies = CookieAccess(self._forget_cookies)
+        self._cookies.use(cookies)
         self.users = 0
         self.uses = 0
         self.timer: asyncio.TimerHandle | None = None
@@ -63,7 +69,13 @@ class RequestServer:
         self.started = asyncio.ensure_future(self._start(fork))
 
     async def _start(self, fork: Fork) -> None:
-        process = await fork({DocumentFrom: self._document_from})
+        process = await fork(
+            {
+                DocumentFrom: self._document_from,
+                GetCookies: self._cookies.get,
+                StoreCookies: self._cookies.keep,
+            }
+        )
         process.site = self.key
         self._connection = Connection(process.channel, REQUESTS, "client", on_close=process.lost_channel)
         process.connections.append(self._connection)
@@ -100,6 +112,11 @@ class RequestServer:
         finally:
             self._expected -= 1
 
+    def _forget_cookies(self) -> None:
+        if self.process is not None:
+            with contextlib.suppress(ChannelClosed, BadMessage):  # it is ending
+                self.process.control.send(ForgetCookies())
+
     def tell(self, event: Event) -> None:
         """Say so, if it is there."""
         with contextlib.suppress(ChannelClosed, BadMessage):
@@ -120,6 +137,7 @@ class RequestServer:
 
     async def end(self) -> None:
         """See it gone."""
+        self._cookies.close()
         self.started.cancel()
         await asyncio.gather(self.started, return_exceptions=True)
         if self.process is not None:
@@ -136,7 +154,9 @@ class RequestServer:
         self._origin = self._origin or origin
         if origin != self._origin:
             raise RequestFailed(FailureCode.OTHER_SITE, "this request_server is kept to another origin")
-        return DocumentAllowed(self._credentials_of(message.url))
+        return DocumentAllowed(
+            self._credentials_of(message.url), has_cookies=self._cookies.begin(message.url)
+        )
 
     @contextlib.contextmanager
     def _explaining(self, url: str) -> Iterator[None]:
@@ -159,8 +179,10 @@ class RequestServers:
         fork: Fork,
         credentials_of: CredentialsOf,
         traced: Callable[[], contextlib.AbstractContextManager[None]],
+        cookies: CookieStore,
     ) -> None:
         """What is begun within ``traced()`` is traced if the browser is."""
+        self._cookies = cookies
         self._traced = traced
         self._fork = fork
         self._credentials_of = credentials_of
@@ -208,7 +230,7 @@ class RequestServers:
         server = self._shared.get(key) if key is not None else None
         if server is None or not server.is_usable:
             with self._traced():
-                server = RequestServer(key, self._fork, self._credentials_of)
+                server = RequestServer(key, self._fork, self._credentials_of, self._cookies)
             server.started.add_done_callback(lambda _started: self._watch(server))
             self._every.add(server)
             if key is not None:

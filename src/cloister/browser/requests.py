@@ -176,7 +176,8 @@ class AsyncAPIRequestContext:
     def __init__(
         self, servers: RequestServers, *, max_response_bytes: int, max_redirects: int, idle: float
     ) -> None:
-        self._servers = servers
+        self.servers = servers
+        """For the browser: who asks."""
         self._max_response_bytes = max_response_bytes
         self._max_redirects = max_redirects
         self._idle = idle
@@ -266,7 +267,7 @@ class AsyncAPIRequestContext:
             if kind is not None and not any(name.lower() == "content-type" for name, _ in headers):
                 headers = (*headers, ("Content-Type", kind))
             ask = Ask(address, method.upper(), headers, outgoing, redirects or None, max_bytes, self._idle)
-            async with open_transfer(self._servers, ask, deadline) as transfer:
+            async with open_transfer(self.servers, ask, deadline) as transfer:
                 yield transfer
         finally:
             outgoing.close()

@@ -244,6 +244,13 @@ class BrowserContext:
         """Its open pages, oldest first."""
         return [self._handed_out.page(page) for page in self._context.pages]
 
+    @property
+    def request(self) -> APIRequestContext:
+        """As :attr:`AsyncBrowserContext.request`."""
+        from .sync_requests import APIRequestContext
+
+        return APIRequestContext(self._context.request, self._thread)
+
     def new_page(self, *, viewport: Viewport | None = None) -> Page:
         """As :meth:`AsyncBrowserContext.new_page`."""
         return self._handed_out.page(self._thread.run(self._context.new_page(viewport=viewport)))

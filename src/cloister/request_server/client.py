@@ -252,7 +252,8 @@ class Client:
         step, special = under_way.step, under_way.special
         asked = self._asked(fetch, under_way)
         ask = special.ask or (self._pool.ask if special.is_endless else self._cache.ask)
-        if self._options.for_browser or not cors.sends_credentials(step):
+        says_its_own = any(name.lower() == b"cookie" for name, _ in step.headers)  # a program may
+        if says_its_own or not cors.sends_credentials(step):
             under_way.answer = await ask(asked)
             return under_way.answer
         is_document = fetch.destination is Destination.DOCUMENT
