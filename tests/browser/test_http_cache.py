@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.servers import SITE, Handler, Page, Request, Server, respond
 
@@ -157,6 +157,7 @@ def test_what_was_not_used_for_longest_goes_first() -> None:
     assert not cache.has_any("b")
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 5), st.integers(0, 3000)), max_size=60))
 def test_it_is_never_larger_than_it_may_be(puts: list[tuple[str, int, int]]) -> None:
     cache = HttpCache(max_bytes=8000)

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloister.errors import RequestFailed
@@ -518,6 +518,7 @@ def test_a_document_is_asked_for_by_the_user_and_plain_http_is_told_nothing() ->
 URLS = st.sampled_from([OWN, OTHER, THIRD, f"{HOME}:8443/", "http://page.example/"])
 
 
+@settings(deadline=None)
 @given(st.lists(URLS, min_size=1, max_size=6), st.sampled_from([Mode.NO_CORS, Mode.CORS]))
 def test_only_what_never_left_the_page_s_origin_is_its_own(way: list[str], mode: Mode) -> None:
     step = led(first(way[0], mode), *way[1:])

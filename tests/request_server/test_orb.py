@@ -7,7 +7,7 @@ import io
 from collections.abc import AsyncIterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -244,12 +244,14 @@ def test_nosniff_is_the_first_thing_that_is_said() -> None:
     assert not orb.is_blocked_by_type(STYLE, headers)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300), st.sampled_from([*OTHERS, *MARKUP_AND_DATA, "text/javascript"]))
 def test_whatever_begins_like_markup_or_data_is_not_given_away(tail: bytes, content_type: str | None) -> None:
     for beginning in (HTML, XML, b'{"secret":'):
         assert not any(passes(each, content_type, beginning + tail) for each in Destination)
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="<!->[{\"\\: \n)]}'(;ax", max_size=1024))
 def test_any_beginning_is_judged_in_short_order(text: str) -> None:
     passes(SCRIPT, "text/javascript", text.encode())

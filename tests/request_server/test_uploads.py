@@ -18,7 +18,7 @@ from tests.request_server.peers import Http2Server, led_to, outcome, peer, read_
 
 from cloister.errors import RequestFailed
 from cloister.interfaces.base import FailureCode
-from cloister.interfaces.request_server import Credentials, Destination, Fetch
+from cloister.interfaces.request_server import Credentials, Destination, DocumentAllowed, Fetch
 from cloister.request_server.upload import HeldFile, Upload, pieces
 
 URL = "http://site.example/"
@@ -253,8 +253,8 @@ def test_a_password_that_is_asked_for_is_sent_with_all_of_it_again(file: Path) -
             got.append(body)
             say(connection, status, 'WWW-Authenticate: Basic realm="x"')
 
-    async def allow(_url: str, _redirects: int) -> Credentials:
-        return Credentials("me", "word")
+    async def allow(_url: str, _redirects: int) -> DocumentAllowed:
+        return DocumentAllowed(Credentials("me", "word"))
 
     answer = put(serve, upload(file), announce=allow)
     assert isinstance(answer, Fetched)

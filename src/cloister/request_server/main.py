@@ -121,15 +121,13 @@ def main(start: Start) -> None:
             )
             return reply, given
 
-        # What a program's own request may say, no page may, so one process serves the one or the other.
-        asked: dict[type[Message], Handler] = (
-            Transfers(client, options).handlers() if options.for_browser else {Fetch: fetch}
-        )
         handlers: dict[type[Message], Handler] = {
-            **asked,
+            Fetch: fetch,
             **WebSockets(client, options, dialer.dial_http_1).handlers,
             **EventSources(client, options).handlers,
         }
+        if options.for_browser:  # what a program's own request may say, no page may
+            handlers |= Transfers(client, options).handlers()
         Connection(page, REQUESTS, "server", handlers, on_close=lambda _error: service.stop())
 
     service.run(start.control, report, serve)
