@@ -182,7 +182,9 @@ def hypercorn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peer]:
         "--certfile", str(place.certificate), "--keyfile", str(place.key), "--graceful-timeout", "10",
         "tests.peers.app:app",
     ]  # fmt: skip
-    with running(command, folder, place.sockets, {"PYTHONPATH": str(HERE.parent.parent)}, place.peer) as peer:
+    with running(
+        command, folder, place.sockets, {"PYTHONPATH": os.pathsep.join(sys.path)}, place.peer
+    ) as peer:
         yield peer
 
 
