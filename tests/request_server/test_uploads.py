@@ -43,13 +43,17 @@ def put(
     url: str = URL,
     method: str = "PUT",
     announce: Callable[..., object] | None = None,
+    until: threading.Event | None = None,
 ) -> Fetched | RequestFailed:
-    """What becomes of ``body`` at a server that ``handler`` is."""
+    """What becomes of ``body`` at a server that ``handler`` is. Connections stay ``until`` that."""
 
     async def run() -> Fetched | RequestFailed:
         options = {"announce": announce} if announce else {}
         async with led_to(port, http_2=url == SECURE, request_timeout=5000, **options) as made:  # type: ignore[arg-type]
-            return await outcome(made.fetch(Fetch(url, Destination.DOCUMENT, method=method), body))  # type: ignore[arg-type]
+            answer = await outcome(made.fetch(Fetch(url, Destination.DOCUMENT, method=method), body))  # type: ignore[arg-type]
+            if until is not None:
+                assert await asyncio.to_thread(until.wait, 10)
+            return answer
 
     with peer(handler) as port:
         try:
@@ -169,11 +173,10 @@ def test_a_file_that_has_become_shorter_is_an_error_with_a_name(file: Path, url:
             read_request(connection)  # up to where the client hangs up
         over.set()
 
-    answer = put(serve, upload(file, size=len(CONTENT) + 1), url)
+    answer = put(serve, upload(file, size=len(CONTENT) + 1), url, until=over)
     assert isinstance(answer, RequestFailed)
     assert answer.code == FailureCode.FILE_CHANGED
     assert "300,000 bytes now; it had 300,001" in answer.detail
-    assert over.wait(10)
 
 
 @pytest.mark.parametrize("closes", [True, False])

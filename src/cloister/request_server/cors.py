@@ -16,10 +16,10 @@ import msgspec
 from ..errors import RequestFailed
 from ..interfaces.base import FailureCode
 from ..interfaces.request_server import CredentialsMode, Destination, Fetch, Mode, Options, ReferrerPolicy
+from ..sites import is_same_site, registrable
 from . import urls
 from .exchange import Headers
 from .headers import values
-from .sites import are_same_site
 from .step import OPAQUE_ORIGIN, Relation, Step, Tainting
 
 __all__ = [
@@ -189,7 +189,7 @@ def entered(step: Step) -> Step:
 
 
 def _relation(step: Step) -> Relation:
-    if step.origin != OPAQUE_ORIGIN and are_same_site(step.url, urls.parse(step.origin)):
+    if step.origin != OPAQUE_ORIGIN and is_same_site(step.url.href, step.origin):
         return Relation.SAME_SITE
     return Relation.CROSS_SITE
 
@@ -260,7 +260,7 @@ def _check_resource_policy(step: Step, headers: Headers) -> None:
         is_allowed = urls.origin(step.url) == step.origin
     elif policy == "same-site" and step.origin != OPAQUE_ORIGIN:
         page = urls.parse(step.origin)
-        is_near = are_same_site(step.url, page, schemelessly=True)
+        is_near = _party(step.url) == _party(page)
         is_allowed = is_near and (page.protocol == "https:" or step.url.protocol == "http:")
     else:
         is_allowed = policy != "same-site"
@@ -268,6 +268,11 @@ def _check_resource_policy(step: Step, headers: Headers) -> None:
         raise RequestFailed(
             FailureCode.CROSS_ORIGIN_BLOCKED, f"{step.url.host} keeps it to its own ({policy})"
         )
+
+
+def _party(url: ada_url.URL) -> str:
+    """Who has the host: the site but for its scheme."""
+    return registrable(url.hostname) or url.hostname
 
 
 def is_exposed(step: Step, headers: Headers, name: str) -> bool:
