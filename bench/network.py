@@ -30,7 +30,6 @@ import websockets.asyncio.client
 
 from cloister import AsyncBrowser, NetworkPolicy
 from cloister.browser.cookies import CookieAccess
-from cloister.interfaces.cookies import GetCookies
 from cloister.interfaces.request_server import REQUESTS, Destination, Fetch, Options
 from cloister.ipc import Channel, Connection, blob
 from cloister.process import ChildProcess
@@ -67,7 +66,7 @@ async def ours(site: Site) -> AsyncIterator[tuple[Get, ChildProcess]]:
     async with AsyncBrowser(network=network, ca_certs=site.roots) as browser:
         options = Options(user_agent="bench", max_requests=100_000, max_total_bytes=2**40, for_browser=True)
         cookies = CookieAccess(lambda: None)
-        child = await browser._running().fork_request_server(options, {GetCookies: cookies.get})
+        child = await browser._running().fork_request_server(options, cookies.handlers)
         connection = Connection(Channel(child.channel.detach()), REQUESTS, "client")
 
         async def get(url: str, size: int) -> None:

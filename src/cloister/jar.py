@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import msgspec
@@ -43,19 +43,20 @@ class Jar:
     def __iter__(self) -> Iterator[Cookie]:
         return iter(list(self._cookies.values()))
 
-    def put(self, cookie: Cookie, now: float) -> None:
-        """Keep ``cookie`` in the place of the one with its name, domain and path; or none, if it is over at ``now``."""
-        key = _key(cookie)
-        old = self._cookies.pop(key, None)
-        if _is_over(cookie, now):
-            return
-        self._cookies[key] = msgspec.structs.replace(
-            cookie,
-            created=cookie.created if old is None else old.created,
-            expires=None if cookie.expires is None else min(cookie.expires, int(now) + MAX_AGE),
-        )
-        self._shrink(lambda each: each.domain == cookie.domain, MAX_PER_DOMAIN, now)
-        self._shrink(lambda _: True, MAX_COOKIES, now)
+    def put(self, cookies: Iterable[Cookie], now: float) -> None:
+        """Keep each of ``cookies`` in the place of the one with its name, domain and path; or none, if it is over at
+        ``now``."""
+        for cookie in cookies:
+            key = _key(cookie)
+            old = self._cookies.pop(key, None)
+            if not _is_over(cookie, now):
+                self._cookies[key] = msgspec.structs.replace(
+                    cookie,
+                    created=cookie.created if old is None else old.created,
+                    expires=None if cookie.expires is None else min(cookie.expires, int(now) + MAX_AGE),
+                )
+        if len(self._cookies) > MAX_PER_DOMAIN:
+            self._shrink(now)
 
     def remove(self, cookies: Iterable[Cookie]) -> None:
         """Forget these."""
@@ -71,14 +72,19 @@ class Jar:
         every = self._cookies.values()
         self.remove([next((cookie for cookie in every if not cookie.secure), next(iter(every)))])
 
-    def _shrink(self, concerned: Callable[[Cookie], bool], most: int, now: float) -> None:
-        if len(self._cookies) <= most:
-            return
-        found = [cookie for cookie in self._cookies.values() if concerned(cookie)]
+    def _shrink(self, now: float) -> None:
+        self.expire(now)
+        by_domain: dict[str, list[Cookie]] = {}
+        for cookie in self._cookies.values():
+            by_domain.setdefault(cookie.domain, []).append(cookie)
+        for found in by_domain.values():
+            self._leave(found, MAX_PER_DOMAIN)
+        self._leave(list(self._cookies.values()), MAX_COOKIES)
+
+    def _leave(self, found: list[Cookie], most: int) -> None:
+        """So many of them."""
         if len(found) > most:
-            found.sort(
-                key=lambda cookie: (not _is_over(cookie, now), cookie.secure)
-            )  # stable: the oldest first
+            found.sort(key=lambda cookie: cookie.secure)  # stable: of the others, the longest unchanged first
             self.remove(found[: len(found) - most])
 
 

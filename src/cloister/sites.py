@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Final
 
 __all__ = [
-    "host_of",
     "is_address",
     "is_below",
+    "is_local",
     "is_public_suffix",
     "is_same_site",
     "load",
@@ -64,12 +64,6 @@ def is_same_site(one: str, other: str) -> bool:
     return site_of(one) == site_of(other)
 
 
-def host_of(url: str) -> str | None:
-    """The host of such a URL, IPv6 in brackets."""
-    found = _URL.fullmatch(url)
-    return None if found is None else found[2].lower()
-
-
 @functools.lru_cache(maxsize=1024)
 def _site(scheme: str, host: str) -> str:
     return f"{scheme}://{registrable(host) or host}"
@@ -78,6 +72,14 @@ def _site(scheme: str, host: str) -> str:
 def is_address(host: str) -> bool:
     """Whether ``host``, of a URL as the standard writes it, is an IP address."""
     return host.startswith("[") or _IPV4.fullmatch(host) is not None
+
+
+def is_local(host: str) -> bool:
+    """Whether ``host`` is this machine, to which http is as safe as https (Secure Contexts, 3.1)."""
+    name = host.removesuffix(".")
+    if is_address(name):
+        return name == "[::1]" or name.startswith("127.")
+    return name == "localhost" or name.endswith(".localhost")
 
 
 def is_below(host: str, domain: str) -> bool:

@@ -119,6 +119,10 @@ def test_the_same_for_asyncio() -> None:
         ({"domain": "a.example", "path": "/", "secure": True}, ["https://a.example a.example / True"]),
         ({"domain": "co.uk", "path": "/", "secure": True}, ["https://co.uk co.uk / True"]),
         (
+            {"domain": "localhost", "path": "/", "secure": True},
+            ["https://localhost localhost / True", "http://localhost localhost / True"],
+        ),
+        (
             {"domain": "t.example", "path": "/", "partitionKey": "https://a.example"},
             ["https://a.example t.example / False"],
         ),
@@ -246,11 +250,14 @@ def test_what_is_added_goes_to_the_server(context: BrowserContext) -> None:
                 {"name": "other", "value": "3", "domain": "b.localhost", "path": "/"},
             ]
         )
+        there = {"http://a.localhost secure=2", "https://a.localhost secure=2"}
+        assert there < set(shown(context, site.url("/", "a.localhost")))
         page = context.new_page()
         page.goto(site.url("/", "www.a.localhost"))
         page.goto(site.url("/", "a.localhost"))
     sent = [request.headers.get("cookie") for request in site.requests]
-    assert sent == ["open=ä".encode().decode("latin-1")] * 2  # the secure one is for the pages of https
+    mine = "open=ä".encode().decode("latin-1")
+    assert sent == [mine, f"{mine}; secure=2"]  # this machine is as good as https
 
 
 # ── files ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -422,7 +429,9 @@ def test_only_those_are_told_of_a_change_who_know_what_was_there_and_once() -> N
 # ── requests without a page ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_requests_of_a_context_have_the_cookies_of_its_pages_and_leave_theirs_to_them(browser: Browser) -> None:
+def test_requests_of_a_context_have_the_cookies_of_its_pages_and_leave_theirs_to_them(
+    browser: Browser,
+) -> None:
     pages = {
         "/login": Served(b"in", headers=(("Set-Cookie", "session=1; HttpOnly"),)),
         "/page": Served(b"<title>page</title>", headers=(("Set-Cookie", "page=2"),)),

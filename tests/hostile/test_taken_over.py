@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from cloister import AsyncPage, CloisterError, SandboxUnavailable, ends
+from cloister.browser import cookies
 from cloister.browser.cookie_files import CookieParam
 from cloister.errors import BadMessage, PageCrashed
 from cloister.interfaces.base import INLINE_LIMIT, Blob, Failure, FailureCode, Message
@@ -368,6 +369,32 @@ def test_a_request_server_that_lies_is_ended_and_the_page_is_told(world: World, 
         assert str(outcome).isprintable()
         await page.goto(world.server.url("/plain"), timeout=5000)
         await page.close()
+        await world.all_is_well()
+
+    world.run(go())
+
+
+def test_what_a_request_server_may_say_of_cookies_has_an_end(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cookies, "MOST_MESSAGES", 3)
+
+    def lie(liar: Impostor) -> None:
+        liar.work.recv(65536)
+        liar.ask(DocumentFrom(world.server.url("/plain"), 0), 1)
+        liar.ask(GetCookies(), 2)
+        for number in range(3, 6):
+            made = msgspec.msgpack.encode((cookie(f"number {number}"),))
+            liar.ask(StoreCookies(body(made)), number)
+
+    async def go() -> None:
+        await world.recover()
+        async with await world.browser.new_context() as context:
+            page = await context.new_page()
+            with impostors(world.browser, "request_server", [lie]):
+                await world.act(page.goto(world.server.url("/plain"), timeout=1000))
+            kept = [each["name"] for each in await context.cookies()]
+        assert kept == ["number 3", "number 4"]
         await world.all_is_well()
 
     world.run(go())

@@ -187,8 +187,7 @@ def stored(
     said = parse(header.encode(), NOW)
     assert said is not None
     jar = Jar()
-    for cookie in there:
-        jar.put(cookie, NOW)
+    jar.put(there, NOW)
     kind = {"is_document": True, "is_cross_site": False} | given
     return received(said, ada_url.URL(url), jar, NOW, **kind)
 
@@ -352,8 +351,7 @@ def test_what_another_site_has_a_hand_in_sets_only_what_says_so(
 
 def kept(*cookies: Cookie, now: float = NOW) -> list[str]:
     jar = Jar()
-    for each in cookies:
-        jar.put(each, now)
+    jar.put(cookies, now)
     return [f"{each.name}={each.value}" for each in jar]
 
 
@@ -361,8 +359,7 @@ def test_one_of_the_same_name_domain_and_path_takes_the_place_and_the_age() -> N
     old, other = cookie(created=1), cookie(path="/other")
     assert kept(old, other, cookie(value="new", created=2)) == ["a=b", "a=new"]
     jar = Jar()
-    for each in (old, cookie(value="new", created=2)):
-        jar.put(each, NOW)
+    jar.put([old, cookie(value="new", created=2)], NOW)
     assert [each.created for each in jar] == [1]
     assert len(kept(cookie(), cookie(host_only=False), cookie(domain="example.org"), cookie(name="A"))) == 4
 
@@ -371,7 +368,7 @@ def test_one_that_is_over_takes_the_other_along() -> None:
     assert kept(cookie(), cookie(expires=int(NOW))) == []
     assert kept(cookie(), cookie(name="c", expires=0)) == ["a=b"]
     jar = Jar()
-    jar.put(cookie(expires=int(NOW) + 5), NOW)
+    jar.put([cookie(expires=int(NOW) + 5)], NOW)
     jar.expire(NOW + 4)
     assert len(jar) == 1
     jar.expire(NOW + 5)
@@ -380,7 +377,7 @@ def test_one_that_is_over_takes_the_other_along() -> None:
 
 def test_nothing_is_kept_for_longer_than_400_days() -> None:
     jar = Jar()
-    jar.put(cookie(expires=2**42), NOW)
+    jar.put([cookie(expires=2**42)], NOW)
     assert [each.expires for each in jar] == [int(NOW) + MAX_AGE]
 
 
@@ -398,8 +395,7 @@ def test_too_many_of_a_domain_cost_it_its_open_and_oldest_ones() -> None:
 def test_too_many_of_all_cost_the_oldest() -> None:
     many = [cookie("a", "", domain=f"d{number}.example", secure=True) for number in range(MAX_COOKIES + 5)]
     jar = Jar()
-    for each in many:
-        jar.put(each, NOW)
+    jar.put(many, NOW)
     assert len(jar) == MAX_COOKIES
     assert next(iter(jar)).domain == "d5.example"
 

@@ -14,6 +14,7 @@ from ada_url import URL
 from ..errors import BrowserClosed, InvalidArgument
 from ..interfaces.cookies import Cookie
 from ..jar import is_for
+from ..sites import is_local
 from .cookies import CookieStore
 from .http_cache import HttpCache
 from .values import Viewport
@@ -167,7 +168,9 @@ def _checked(url: str) -> URL:
 
 
 def _goes_to(cookie: Cookie, url: URL) -> bool:
-    return is_for(cookie, url.hostname, url.pathname, is_secure=url.protocol == "https:")
+    return is_for(
+        cookie, url.hostname, url.pathname, is_secure=url.protocol == "https:" or is_local(url.hostname)
+    )
 
 
 def _matches(wanted: Wanted, text: str) -> bool:

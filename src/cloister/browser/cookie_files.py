@@ -13,7 +13,7 @@ from ada_url import URL
 
 from ..errors import CloisterError, InvalidArgument
 from ..interfaces.cookies import Cookie, SameSite
-from ..sites import is_public_suffix, registrable, site_of
+from ..sites import is_local, is_public_suffix, registrable, site_of
 from .checks import open_regular
 
 __all__ = ["CookieParam", "State", "StorageState", "as_param", "cookies_of", "read", "written"]
@@ -141,7 +141,11 @@ def _sites(given: _Given, scheme: str | None, host: str, where: str, *, is_secur
                 f"{where}: partitionKey {given.partitionKey!r:.200} is not a site such as https://example.org"
             )
         return [site]
-    schemes = [scheme] if scheme is not None else ["https"] if is_secure else ["https", "http"]
+    schemes = ["https", "http"]
+    if scheme is not None:
+        schemes = [scheme]
+    elif is_secure and not is_local(host):
+        schemes = ["https"]
     return [f"{each}://{registrable(host) or host}" for each in schemes]
 
 

@@ -13,7 +13,8 @@ from typing import Final
 
 import msgspec
 
-from ..errors import BadMessage
+from ..errors import BadMessage, RequestFailed
+from ..interfaces.base import FailureCode, Message
 from ..interfaces.cookies import (
     MAX_COOKIES_BYTES,
     Cookie,
@@ -25,6 +26,7 @@ from ..interfaces.cookies import (
 )
 from ..ipc import Descriptors, blob
 from ..ipc.codec import decoded
+from ..ipc.connection import Handler
 from ..jar import Jar
 from ..sites import site_of
 
@@ -32,6 +34,9 @@ __all__ = ["CookieAccess", "CookieStore"]
 
 MOST: Final = 3000
 """Cookies of one context."""
+MOST_MESSAGES: Final = 10_000
+"""About cookies, from one document's request_servers: at the worst each is some milliseconds of this process, and one
+page load makes 500 requests."""
 
 
 @functools.cache
@@ -49,9 +54,7 @@ class CookieStore:
     def put(self, site: str, cookies: Iterable[Cookie], by: CookieAccess | None = None) -> None:
         """Keep ``cookies`` for the pages of ``site``; all who know what was there, but ``by``, are told."""
         jar = self._jars.setdefault(site, Jar())
-        now = time.time()
-        for cookie in cookies:
-            jar.put(cookie, now)
+        jar.put(cookies, time.time())
         while sum(map(len, self._jars.values())) > MOST:
             max(self._jars.values(), key=len).evict()
         self._changed({site}, by)
@@ -92,6 +95,7 @@ class CookieAccess:
         self.forget = forget
         self.is_informed = False
         """Whether they may hold what is there."""
+        self._messages_left = MOST_MESSAGES
         self._store = CookieStore()
         self._url: str | None = None
 
@@ -117,17 +121,27 @@ class CookieAccess:
         suffixes for it."""
         return "" if self._url is None else site_of(self._url) or ""
 
-    async def get(self, _message: GetCookies, _fds: Descriptors) -> tuple[Cookies, list[int]]:
-        """What a request_server asks on its control channel, where no page can speak."""
+    @property
+    def handlers(self) -> dict[type[Message], Handler]:
+        """What a request_server may say of cookies on its control channel, where no page can speak."""
+        return {GetCookies: self._get, StoreCookies: self._keep}
+
+    async def _get(self, _message: GetCookies, _fds: Descriptors) -> tuple[Cookies, list[int]]:
+        self._count()
         site = self.site
         self.is_informed = True
         body, fds = blob.pack(msgspec.msgpack.encode(tuple(self._store.jar(site))))
         return Cookies(site, body), fds
 
-    async def keep(self, message: StoreCookies, fds: Descriptors) -> CookiesStored:
-        """The same, for what it tells."""
+    async def _keep(self, message: StoreCookies, fds: Descriptors) -> CookiesStored:
+        self._count()
         cookies = decoded(_decoder(), blob.unpack(message.body, fds, MAX_COOKIES_BYTES), "a list of cookies")
         if not (site := self.site):
             raise BadMessage("a request_server has cookies for a document that came from nowhere")
         self._store.put(site, cookies, self)
         return CookiesStored()
+
+    def _count(self) -> None:
+        if not self._messages_left:
+            raise RequestFailed(FailureCode.TOO_MANY_REQUESTS, "too much was said of cookies")
+        self._messages_left -= 1

@@ -20,9 +20,9 @@ from ..errors import (
 )
 from ..interfaces import request_server
 from ..interfaces.base import FailureCode, Message, Reply, Request
-from ..interfaces.cookies import GetCookies, StoreCookies
 from ..interfaces.request_server import REQUESTS, Credentials, DocumentAllowed, DocumentFrom
 from ..ipc import Connection, Descriptors
+from ..ipc.connection import Handler
 from ..process import ChildProcess
 from .checks import is_normalised, navigation_error, origin_of, site_of
 from .cookies import CookieAccess
@@ -86,11 +86,11 @@ class OwnRequestServer:
 
     async def start(self, processes: Processes) -> None:
         """Raises :class:`ProcessError`."""
-        cookies = self._cookies
-        self.child = await processes.fork_request_server(
-            self.options,
-            {DocumentFrom: self._document_from, GetCookies: cookies.get, StoreCookies: cookies.keep},
-        )
+        handlers: dict[type[Message], Handler] = {
+            DocumentFrom: self._document_from,
+            **self._cookies.handlers,
+        }
+        self.child = await processes.fork_request_server(self.options, handlers)
         self.child.site = site_of(self.url)
         self._connection = Connection(
             self.child.channel, REQUESTS, "client", on_close=self.child.lost_channel

@@ -28,7 +28,7 @@ from ..errors import (
 )
 from ..interfaces import request_server, web_content
 from ..interfaces.base import FailureCode, Message
-from ..interfaces.cookies import ForgetCookies, GetCookies, StoreCookies
+from ..interfaces.cookies import ForgetCookies
 from ..interfaces.request_server import Credentials, DocumentAllowed, DocumentFrom
 from ..interfaces.web_content import (
     PAGE,
@@ -198,8 +198,7 @@ class Renderer:
         )
         handlers: dict[type[Message], Handler] = {
             DocumentFrom: self._document_from,
-            GetCookies: self.cookies.get,
-            StoreCookies: self.cookies.keep,
+            **self.cookies.handlers,
             **self.cache.handlers(),
         }
         return self._processes.fork_request_server(options, handlers)

@@ -22,7 +22,7 @@ from ..errors import (
     printable,
 )
 from ..interfaces.base import Event, FailureCode, Message, Reply, Request
-from ..interfaces.cookies import ForgetCookies, GetCookies, StoreCookies
+from ..interfaces.cookies import ForgetCookies
 from ..interfaces.request_server import REQUESTS, Credentials, DocumentAllowed, DocumentFrom
 from ..ipc import Connection, Descriptors, blob
 from ..process import ChildProcess
@@ -69,13 +69,7 @@ class RequestServer:
         self.started = asyncio.ensure_future(self._start(fork))
 
     async def _start(self, fork: Fork) -> None:
-        process = await fork(
-            {
-                DocumentFrom: self._document_from,
-                GetCookies: self._cookies.get,
-                StoreCookies: self._cookies.keep,
-            }
-        )
+        process = await fork({DocumentFrom: self._document_from, **self._cookies.handlers})
         process.site = self.key
         self._connection = Connection(process.channel, REQUESTS, "client", on_close=process.lost_channel)
         process.connections.append(self._connection)

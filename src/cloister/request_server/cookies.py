@@ -259,7 +259,7 @@ class DocumentCookies:
                 continue
             cookie = received(read, url, jar, now, is_document=is_document, is_cross_site=is_cross_site)
             if cookie is not None:
-                jar.put(cookie, now)
+                jar.put([cookie], now)
                 changed.append(cookie)
         if changed:
             await self._tell(tuple(changed))
@@ -272,7 +272,6 @@ class DocumentCookies:
                 self._is_outdated = False
                 self._site, cookies = await self._ask()
                 if not self._is_outdated:  # meanwhile
-                    self._jar = jar = Jar()
-                    for cookie in cookies:
-                        jar.put(cookie, self._clock())
+                    self._jar = Jar()
+                    self._jar.put(cookies, self._clock())
             return self._jar
