@@ -253,12 +253,13 @@ def test_what_it_prints_and_logs_is_kept_apart(
     plugin = loaded(
         runtime,
         "import logging, sys\nprint('loading')\n"
-        "def talk():\n print('out'); print('err', file=sys.stderr); logging.getLogger('mine').warning('log \\x1b[2J')\n"
+        "def talk():\n print('out\\x1b[2J'); print('err', file=sys.stderr)\n"
+        " logging.getLogger('mine').warning('log \\x1b[2J')\n"
         "def much(): print('x' * 500_000)\n",
     )
     with caplog.at_level(logging.INFO, "cloister.plugin.example"):
         plugin.call("talk")
-    assert plugin.output == "loading\nout\nerr\n"
+    assert plugin.output == "loading\nout?[2J\nerr\n"
     assert [(line.level, line.logger, line.text) for line in plugin.logs] == [(30, "mine", "log ?[2J")]
     assert "log ?[2J" in caplog.text
     assert capfd.readouterr() == ("", "")

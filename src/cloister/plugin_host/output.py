@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import logging
 import sys
 from collections.abc import Callable
@@ -28,15 +29,17 @@ class Printer:
         self._size = 0
 
     def write(self, to_stderr: bool, text: str) -> None:
-        if self._parts and self._parts[-1][0] is to_stderr:
-            text = self._parts.pop()[1] + text
+        if not text:
+            return
         self._parts.append((to_stderr, text))
-        if len(text) >= _KEPT or len(self._parts) > 100:
+        self._size += len(text)
+        if self._size >= _KEPT:
             self.flush()
 
     def flush(self) -> None:
-        parts, self._parts = self._parts, []
-        for to_stderr, text in parts:
+        parts, self._parts, self._size = self._parts, [], 0
+        for to_stderr, run in itertools.groupby(parts, lambda part: part[0]):
+            text = "".join(part[1] for part in run)
             for start in range(0, len(text), _AT_ONCE):
                 self._tell(Printed(to_stderr, text[start : start + _AT_ONCE]))
 

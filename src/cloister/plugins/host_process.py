@@ -105,6 +105,7 @@ class HostProcess:
         self._codec = codec(PLUGIN, "client")
         self._number = 0
         self._doomed = False
+        self._owner = os.getpid()
         self._ended = threading.Event()
         # The channel is closed by the thread that reads it, or while none does: a number that is closed elsewhere may
         # be another plugin's by the time it is read.
@@ -118,7 +119,8 @@ class HostProcess:
 
     @property
     def is_alive(self) -> bool:
-        return not self._doomed and not self._ended.is_set()
+        """Also for this process: a copy that the program forked must not speak on the same channel."""
+        return not self._doomed and not self._ended.is_set() and os.getpid() == self._owner
 
     @property
     def end(self) -> ends.End | None:

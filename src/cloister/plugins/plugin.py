@@ -207,8 +207,9 @@ class Plugin:
 
     @property
     def output(self) -> str:
-        """What it printed last, standard error included: 64 Ki characters at the most, in its own words."""
-        return "".join(self._output)
+        """What it printed last, standard error included: 64 Ki characters at the most, in its own words, without what
+        would drive a terminal."""
+        return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in "".join(self._output))
 
     @property
     def logs(self) -> list[LogLine]:

@@ -184,7 +184,9 @@ async def _make(allow_degraded: bool, cgroups: bool) -> Zygotes:
 
 
 def _close(thread: LoopThread, zygotes: Zygotes, registry: Registry) -> None:
-    """Also the end of a runtime that nobody closed: dropped, or the program exits."""
+    """Also the end of a runtime that nobody closed: dropped, or the program exits, or a copy of it that it forked."""
+    if thread.is_closed:
+        return
     leaving = [plugin.close() for plugin in registry.list()]
     for each in leaving:
         _wait(each)

@@ -37,7 +37,7 @@ class LoopThread:
 
     def run(self, coroutine: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
         """Its result. An exception in the waiting thread (Ctrl-C) cancels it."""
-        if self._is_closed():
+        if self.is_closed:
             coroutine.close()
             raise self._closed()
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
@@ -49,7 +49,7 @@ class LoopThread:
 
     def stop(self) -> None:
         """End the loop once what it still does is done: a cancelled start has processes to end."""
-        if self._is_closed():
+        if self.is_closed:
             return
         with contextlib.suppress(concurrent.futures.TimeoutError):
             self.run(_settle(), CLOSE_TIMEOUT)
@@ -58,7 +58,8 @@ class LoopThread:
         if not self._thread.is_alive():
             self._loop.close()
 
-    def _is_closed(self) -> bool:
+    @property
+    def is_closed(self) -> bool:
         """Also in a process that the program forked: it has no such thread, and would wait for it when it ends."""
         return self._loop.is_closed() or os.getpid() != self._owner
 
