@@ -153,9 +153,7 @@ class Plugin:
     the next call, in which its source has been run anew.
     """
 
-    def __init__(
-        self, spec: Spec, zygotes: Zygotes, run: Callable[[Coroutine[Any, Any, HostProcess]], HostProcess]
-    ) -> None:
+    def __init__(self, spec: Spec, zygotes: Zygotes, run: Callable[[Coroutine[Any, Any, Any]], Any]) -> None:
         """``run`` runs a coroutine in the event loop of ``zygotes``."""
         self.spec = spec
         self.name = spec.name
@@ -201,9 +199,12 @@ class Plugin:
         """The layers that hold its process, as that said when it had locked itself down. Raises :class:`PluginError`
         when it has none."""
         process = self._process
-        if process is None or process.child.report is None:
+        if process is None or not process.is_alive:
             raise PluginError(f"{self.name} has no process")
-        return process.child.report
+        report: Ready = self._run(
+            process.child.ready()
+        )  # it has said so, though the event loop may not have heard it yet
+        return report
 
     @property
     def output(self) -> str:
@@ -309,11 +310,12 @@ class Plugin:
         """The process, loaded. A new one if there is none that lives."""
         if self._closed:
             raise RuntimeClosed(f"{self.name} was unloaded")
-        process = self._process
-        if process is not None and process.is_alive and len(process.functions) <= _MOST_FUNCTIONS:
-            return process
+        there = self._process
+        if there is not None and there.is_alive and len(there.functions) <= _MOST_FUNCTIONS:
+            return there
         self._let_go("another one takes its place")
-        process = self._process = self._run(self._fork())
+        process: HostProcess = self._run(self._fork())
+        self._process = process
         if self._closed:  # meanwhile
             self.close()
             raise RuntimeClosed(f"{self.name} was unloaded")
