@@ -112,6 +112,7 @@ class HostProcess:
         self._guard = threading.Lock()
         self._busy = self._released = False
         self._finalizer = weakref.finalize(self, channel.close)
+        self._finalizer.atexit = False  # the runtime ends first
         self._loop = asyncio.get_running_loop()
         self._poll = select.poll()
         self._poll.register(channel.fileno(), select.POLLIN)

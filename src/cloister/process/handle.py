@@ -124,6 +124,8 @@ class ChildProcess:
         self.connections = [self.control]
         """Every connection to it that this process has: they are counted, and reports name their last messages."""
         self._finalizer = weakref.finalize(self, _abandon, os.getpid(), self._loop, pidfd, ours, on_release)
+        # When the program ends, whoever has processes ends them in order; if nobody does, they end with their channels.
+        self._finalizer.atexit = False
         self._loop.add_reader(pidfd, _call, me, "_on_pidfd")
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""A program that forks while a browser is open: what the copy does not know, it must not end."""
+"""A program that forks while a browser is open, or ends: a copy ends nothing that it does not own, the end ends all."""
 
 from __future__ import annotations
 
@@ -25,3 +25,20 @@ def test_a_copy_of_the_program_that_ends_leaves_the_browser_alone() -> None:
         [sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=25, check=False
     )
     assert (done.returncode, done.stdout) == (0, "still here\n"), done.stderr
+
+
+UNCLOSED = """
+from cloister import Browser
+
+browser = Browser()
+page = browser.new_page()
+page.set_content("<title>open</title>")
+print(page.title())
+"""
+
+
+def test_a_program_that_closes_nothing_ends_in_order_all_the_same() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", UNCLOSED], capture_output=True, text=True, timeout=25, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "open\n", "")

@@ -31,3 +31,24 @@ def test_a_copy_of_the_program_leaves_its_plugins_alone() -> None:
         [sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=50, check=False
     )
     assert (done.returncode, done.stdout) == (0, "2 4\n"), done.stderr
+
+
+UNCLOSED = """
+from cloister import PluginPool, PluginRuntime, isolated
+
+@isolated
+def double(x): return 2 * x
+
+runtime = PluginRuntime()
+plugin = runtime.load_source("def count():\\n yield 1\\n yield 2", "counter")
+stream = plugin.call("count")
+pool = PluginPool(size=1)
+print(next(stream), double(1), pool.submit(double.__wrapped__, 2).result())
+"""
+
+
+def test_a_program_that_closes_nothing_ends_in_order_all_the_same() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", UNCLOSED], capture_output=True, text=True, timeout=50, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1 2 4\n", "")
