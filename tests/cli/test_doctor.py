@@ -63,6 +63,6 @@ def test_the_matrix_of_attacks_fits_a_terminal_and_tells_what_got_through(
     lines = shown.splitlines()
     assert max(map(len, lines)) <= 80
     line = next(line for line in lines if "open a file" in line)
-    assert line.split() == ["open", "a", "file", "R", "1", "✗✗✗", "may", "–", *["SR"] * 5]
+    assert line.split() == ["open", "a", "file", "R", "1", "✗✗✗", "may", "–", *["SR"] * 7]
     assert "request_server could open a file" in lines
-    assert "1 attempts by 9 kinds of process: 6 denied" in shown
+    assert "1 attempts by 11 kinds of process: 8 denied" in shown

@@ -226,7 +226,8 @@ def test_the_doctor_names_every_kind_of_process_and_the_layers_that_hold_it() ->
     found = json.loads(done.stdout)
     assert done.returncode == 0
     held = {process["kind"]: process["layers"] for process in found["processes"]}
-    assert held.keys() == {"zygote", "lookup_server", "request_server", "web_content", "image_decoder"}
+    of_pages = {"lookup_server", "request_server", "web_content", "image_decoder"}
+    assert held.keys() == {"zygote", "plugin_host", *of_pages}
     assert all({"seccomp", "landlock"} <= set(layers) for layers in held.values())
     assert {layer["name"] for layer in found["layers"]} >= {
         name for layers in held.values() for name in layers
