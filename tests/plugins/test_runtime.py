@@ -459,10 +459,13 @@ def test_files_are_read_where_both_sides_say_so(runtime: PluginRuntime, tmp_path
     runtime.load(path)
     assert runtime.call("greeter", "greet", str(tmp_path / "given/file")) in (2, 13)
     runtime.unload("greeter")
+    before = set(runtime.pids)
     runtime.load(path, grants={"fs:read": [str(tmp_path / "given")]})
     assert runtime.call("greeter", "greet", str(tmp_path / "given/file")) == "given"
     assert runtime.call("greeter", "greet", str(tmp_path / "kept/file")) in (2, 13)
     assert runtime.call("greeter", "greet", str(tmp_path / "given/../kept/file")) in (2, 13)
+    runtime.unload("greeter")
+    assert set(runtime.pids) == before, "its zygote went with it"
 
 
 def test_variables_come_where_both_sides_say_so(

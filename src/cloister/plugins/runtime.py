@@ -53,12 +53,13 @@ class PluginRuntime:
         """
         self._limits = limits or Limits()
         self._modules = tuple(modules)
+        self._preload = PreloadOptions(self._modules)
         self._registry = Registry()
         self._thread = LoopThread(lambda: RuntimeClosed("the plugin runtime is closed"))
         self._zygotes = self._thread.run(_make(allow_degraded, cgroups))
         self._finalizer = weakref.finalize(self, _close, self._thread, self._zygotes, self._registry)
         try:
-            self._thread.run(self._zygotes.warm(PreloadOptions(self._modules)))
+            self._thread.run(self._zygotes.warm(self._preload))
         except BaseException:
             self.close()
             raise
@@ -151,8 +152,11 @@ class PluginRuntime:
         self._registry.get(name).restart()
 
     def unload(self, name: str) -> None:
-        """End the plugin's process, and forget it."""
-        _wait(self._registry.remove(name).close())
+        """End the plugin's process, and forget it; and its zygote, if that was for this plugin alone."""
+        plugin = self._registry.remove(name)
+        _wait(plugin.close())
+        if plugin.spec.preload != self._preload:
+            self._thread.run(self._zygotes.spare(plugin.spec.preload))
 
     def close(self) -> None:
         """Unload every plugin and end every process. Closing twice is fine."""

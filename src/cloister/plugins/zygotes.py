@@ -42,7 +42,7 @@ class Zygotes:
         self._kept: dict[PreloadOptions, Kept[Zygote]] = {}
         self._starting: dict[PreloadOptions, asyncio.Future[Zygote]] = {}
         self._leaving: set[asyncio.Task[None]] = set()
-        self._children: weakref.WeakSet[ChildProcess] = weakref.WeakSet()
+        self._children: weakref.WeakKeyDictionary[ChildProcess, PreloadOptions] = weakref.WeakKeyDictionary()
         self._closed = False
 
     async def fork(
@@ -62,7 +62,7 @@ class Zygotes:
         except BaseException:
             here.close()
             raise
-        self._children.add(child)
+        self._children[child] = preload
         try:
             self._hold(child, options, cpu_percent)
         except BaseException:
@@ -105,19 +105,29 @@ class Zygotes:
         """Have the zygote for ``preload`` running. Raises as :meth:`fork`."""
         await self._get(preload)
 
+    async def spare(self, preload: PreloadOptions) -> None:
+        """End the zygote for ``preload`` if nothing that it forked lives. The next fork starts another."""
+        if preload in self._kept and not any(
+            of == preload and not child.has_ended for child, of in list(self._children.items())
+        ):
+            await self._end(self._kept.pop(preload))
+
     async def close(self) -> None:
         """End them, and with them all that they forked."""
         self._closed = True
         await asyncio.gather(*(child.end() for child in list(self._children)))
         await asyncio.gather(*self._starting.values(), return_exceptions=True)
         for kept in self._kept.values():
-            zygote = kept.current
-            await kept.close()
-            if zygote is not None:
-                await zygote.close()
+            await self._end(kept)
         await asyncio.gather(*self._leaving, return_exceptions=True)
         if self._cgroups is not None:
             self._cgroups.close()
+
+    async def _end(self, kept: Kept[Zygote]) -> None:
+        zygote = kept.current
+        await kept.close()
+        if zygote is not None:
+            await zygote.close()
 
     async def _get(self, preload: PreloadOptions) -> Kept[Zygote]:
         if preload not in self._kept:
