@@ -189,6 +189,25 @@ def test_whose_page_it_is_the_browser_says_where_no_document_was_fetched_here() 
     assert seen == ["https://a.example", "http://a.example", "null"]
 
 
+def test_a_page_sends_the_cookies_of_its_site_and_keeps_those_that_come() -> None:
+    seen: list[str] = []
+
+    def handler(connection: socket.socket, _number: int) -> None:
+        seen.append(accept(connection, "Set-Cookie: second=2").get("cookie", ""))
+        until_closed(connection)
+
+    async def go() -> None:
+        async with channelled() as page:
+            await page.load(site.url("/"))
+            for host in ("127.0.0.1", "127.0.0.1", "localhost"):
+                await page.open(f"ws://{host}:{port}/")
+
+    first = Page(b"<p>", headers=(("Set-Cookie", "first=1; HttpOnly"),))
+    with peer(handler) as port, Server({"/": first}) as site:
+        run(go())
+    assert seen == ["first=1", "first=1; second=2", ""]
+
+
 def test_a_server_gets_the_password_of_the_documents_origin_when_it_asks() -> None:
     seen: list[str] = []
 
