@@ -34,7 +34,7 @@ from ..process.limiter import Limiter
 from ..process.size import size
 from ..process.supervisor import HealthEvent, Supervisor
 from .ahead import Ahead
-from .async_page import DEFAULT_TIMEOUT, AsyncPage, child_info
+from .async_page import AsyncPage
 from .checks import descriptors_left, open_regular
 from .context import AsyncBrowserContext
 from .cookies import CookieStore
@@ -49,6 +49,7 @@ from .proxy import ProxySettings, proxies
 from .renderer import Renderer
 from .request_servers import RequestServers
 from .room import Room, default_room
+from .tab import DEFAULT_TIMEOUT, Tab, child_info
 from .values import Image, ProcessInfo, Viewport
 
 if TYPE_CHECKING:
@@ -520,10 +521,9 @@ class AsyncBrowser:
         if self._crash_reports:
             self._keep(report_crash(child))
 
-    def forget(self, page: AsyncPage) -> None:
+    def forget(self, page: Tab) -> None:
         """For a page that closes."""
-        if page in self._pages:
-            self._pages.remove(page)
+        self._pages = [each for each in self._pages if each is not page]
 
     def forget_context(self, context: AsyncBrowserContext) -> None:
         """For a context that closes."""

@@ -13,12 +13,13 @@ from ..errors import BrowserClosed
 from ..process.loop_thread import CLOSE_TIMEOUT, LoopThread
 from ..process.supervisor import HealthEvent
 from .async_browser import USER_AGENT, AsyncBrowser
-from .async_page import DEFAULT_TIMEOUT, AsyncPage, PageEvent
+from .async_page import AsyncPage
 from .context import AsyncBrowserContext, Wanted
 from .identity import ClientHints, HttpCredentials
 from .network import NetworkPolicy
 from .own_requests import Headers
 from .proxy import ProxySettings
+from .tab import DEFAULT_TIMEOUT, PageEvent
 from .values import Image, Link, Margin, ProcessInfo, Response, Viewport
 
 if TYPE_CHECKING:
