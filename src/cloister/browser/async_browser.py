@@ -8,12 +8,10 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
-
-import msgspec
 
 from ..ends import Killed
 from ..errors import (
@@ -26,7 +24,6 @@ from ..errors import (
     TimeoutError,
 )
 from ..interfaces import web_content
-from ..interfaces.base import Message
 from ..interfaces.image_decoder import IMAGES, MAX_PIXELS, Decode, Decoded, DecodeFile
 from ..ipc import Connection, Descriptors, blob, memory, trace
 from ..process import ChildProcess
@@ -37,28 +34,22 @@ from .ahead import Ahead
 from .async_page import AsyncPage
 from .checks import descriptors_left, open_regular
 from .context import AsyncBrowserContext
-from .cookies import CookieStore
 from .crashed import report_crash
 from .identity import ClientHints, HttpCredentials, Keyring, with_hints
 from .memory import MemoryKeeper, default_budget
 from .monitor import Monitor
 from .network import NetworkPolicy
-from .own_requests import Headers, OwnRequestServer, OwnRequestServers
 from .processes import Processes
 from .proxy import ProxySettings, proxies
 from .renderer import Renderer
-from .request_servers import RequestServers
 from .room import Room, default_room
-from .tab import DEFAULT_TIMEOUT, Tab, child_info
+from .tab import Tab, child_info
 from .values import Image, ProcessInfo, Viewport
+from .without_pages import WithoutPages
 
 if TYPE_CHECKING:
     from ..interfaces import monitor
     from .cookie_files import State
-    from .downloads import Download, Progress
-    from .event_source import AsyncEvents
-    from .requests import AsyncAPIRequestContext
-    from .web_socket import AsyncWebSocket
 
 __all__ = ["DEFAULT_VIEWPORT", "USER_AGENT", "AsyncBrowser"]
 
@@ -74,7 +65,7 @@ MAX_DECODERS = 16
 _PAGE_MEMORY = 2**30  # bytes; a page of documentation takes 20 MiB, a gallery of photographs 200
 
 
-class AsyncBrowser:
+class AsyncBrowser(WithoutPages):
     """Opens pages, each in sandboxed processes of its own::
 
         async with AsyncBrowser() as browser:
@@ -123,14 +114,11 @@ class AsyncBrowser:
         trace_ipc: str | os.PathLike[str] | None = None,
         trace_payload: bool = False,
     ) -> None:
-        self._network = network or NetworkPolicy()
+        policy = network or NetworkPolicy()
+        options = with_hints(policy.request_options(user_agent), client_hints)
+        super().__init__(policy, options, Keyring(http_credentials))
         self._proxies = proxies(proxy)
         self._viewport = _checked_viewport(viewport or DEFAULT_VIEWPORT)
-        self._request_options = with_hints(self._network.request_options(user_agent), client_hints)
-        self._keyring = Keyring(http_credentials)
-        self._own = OwnRequestServers(self._request_options, self._keyring.get)
-        self._request_servers: list[RequestServers] = []
-        self._request: AsyncAPIRequestContext | None = None
         self._extra_roots = _read_roots(ca_certs)
         self._budget = default_budget() if memory_budget is None else size("memory_budget", memory_budget)
         page_memory = None if max_page_memory is None else size("max_page_memory", max_page_memory)
@@ -201,8 +189,7 @@ class AsyncBrowser:
         if self._memory is not None:
             await self._memory.close()
         await self._ahead.close()
-        await self._own.close()
-        await asyncio.gather(*(servers.close() for servers in self._request_servers))
+        await self._end_requests()
         await asyncio.gather(*self._ending, return_exceptions=True)
         if self._processes is not None:
             await self._processes.close()
@@ -225,32 +212,6 @@ class AsyncBrowser:
     def pages(self) -> list[AsyncPage]:
         """The open pages, oldest first."""
         return list(self._pages)
-
-    @property
-    def request(self) -> AsyncAPIRequestContext:
-        """Requests without a page, which have cookies of their own. :attr:`AsyncBrowserContext.request` has those of
-        its pages."""
-        if self._request is None:
-            self._request = self.requests_with(CookieStore())
-        return self._request
-
-    def requests_with(self, cookies: CookieStore) -> AsyncAPIRequestContext:
-        """For a context: requests that have these cookies, and keep more there."""
-        from .requests import AsyncAPIRequestContext  # JSON, forms, files: no page needs them
-
-        servers = RequestServers(self._fork_own, self._keyring.get, self._traced, cookies)
-        self._request_servers.append(servers)
-        return AsyncAPIRequestContext(
-            servers,
-            max_response_bytes=self._network.max_response_bytes,
-            max_redirects=self._network.max_redirects,
-            idle=self._network.request_timeout,
-        )
-
-    async def end_requests(self, request: AsyncAPIRequestContext) -> None:
-        """For a context that closes."""
-        await request.servers.close()
-        self._request_servers.remove(request.servers)
 
     @property
     def contexts(self) -> list[AsyncBrowserContext]:
@@ -284,44 +245,6 @@ class AsyncBrowser:
         self._pages.append(page)
         return page
 
-    async def download(
-        self,
-        url: str,
-        path: str | os.PathLike[str] | None = None,
-        *,
-        resume: bool = True,
-        progress: Progress | None = None,
-        headers: Mapping[str, str] | None = None,
-        timeout: float | None = None,
-        max_bytes: int | None = None,
-        sha256: str | None = None,
-    ) -> Download:
-        """Save what is at ``url`` in a file: ``path``, or one in the folder ``path`` (the current one if none) with
-        the name that the server proposes, made harmless. Nothing is overwritten, and nothing may be executed.
-
-        While it comes it is beside that, in a file that ends in ``.part``. One that breaks off is gone on with, by the
-        same call later too, if the server lets that be done safely; without ``resume``, nothing is left then.
-        ``progress`` is called with a :class:`DownloadProgress` now and then. ``timeout`` is in milliseconds, for all of
-        it; without one, it may take as long as something comes within each ``NetworkPolicy.request_timeout``.
-        ``max_bytes`` is the most that it may have (64 GiB). With ``sha256``, hexadecimal, nothing else is taken.
-
-        Raises :class:`DownloadFailed` with a ``code``, and the ``part`` if it can be gone on with; what
-        :meth:`AsyncAPIRequestContext.fetch` raises.
-        """
-        from .downloads import download, download_options
-
-        self._running()
-        options = download_options(
-            resume=resume,
-            progress=progress,
-            headers=headers,
-            max_bytes=max_bytes,
-            sha256=sha256,
-            max_redirects=self._network.max_redirects,
-            idle=self._network.request_timeout,
-        )
-        return await download(self.request.servers, url, path, options, timeout)
-
     def on(self, event: Literal["health"], handler: Callable[[HealthEvent], object]) -> None:
         """Call ``handler`` with a :class:`HealthEvent` whenever a process stops answering, or does so again."""
         if event != "health":
@@ -345,43 +268,6 @@ class AsyncBrowser:
             return await self._decode_alone(source)
         finally:
             self._decoding.release()
-
-    def websocket(
-        self,
-        url: str,
-        *,
-        protocols: Sequence[str] = (),
-        headers: Headers | None = None,
-        timeout: float = DEFAULT_TIMEOUT,
-    ) -> AsyncWebSocket:
-        """A WebSocket to ``url`` (ws or wss), in a process of its own; opened by ``async with``, within ``timeout``.
-        ``protocols`` are offered, ``headers`` sent. Raises as :meth:`AsyncPage.goto`."""
-        from .web_socket import AsyncWebSocket
-
-        return AsyncWebSocket(self, url, protocols=protocols, headers=headers, timeout=timeout)
-
-    def events(
-        self,
-        url: str,
-        *,
-        headers: Headers | None = None,
-        last_event_id: str = "",
-        timeout: float = DEFAULT_TIMEOUT,
-    ) -> AsyncEvents:
-        """The server-sent events of ``url``, in a process of their own; opened by ``async with``, within ``timeout``,
-        and asked for anew whenever the connection ends. Raises as :meth:`AsyncPage.goto`."""
-        from .event_source import AsyncEvents
-
-        return AsyncEvents(self, url, headers=headers, last_event_id=last_event_id, timeout=timeout)
-
-    async def own_request_server(self, url: str) -> OwnRequestServer:
-        """For what speaks to ``url`` without a page."""
-        with descriptors_left(), self._traced():
-            return await self._own.start(self._running(), url)
-
-    async def end_own(self, server: OwnRequestServer) -> None:
-        """For who has got it. Ending twice is fine."""
-        await self._own.end(server)
 
     async def _decode_alone(self, source: bytes | str | os.PathLike[str]) -> Image:
         with descriptors_left(), self._traced():
@@ -482,16 +368,6 @@ class AsyncBrowser:
             )
         renderer.credentials_of = self._keyring.get
         return renderer
-
-    async def _fork_own(self, handlers: Mapping[type[Message], Any]) -> ChildProcess:
-        own = msgspec.structs.replace(
-            self._request_options, for_browser=True, max_requests=100_000, max_total_bytes=2**40
-        )
-        with descriptors_left():
-            return await self._running().fork_request_server(own, handlers)
-
-    def _of_requests(self) -> list[ChildProcess]:
-        return [process for servers in self._request_servers for process in servers.processes]
 
     def loaded(self) -> None:
         """For a page that was fetched and laid out: another may follow."""

@@ -19,7 +19,7 @@ from .pulled import Pulled
 
 if TYPE_CHECKING:
     from ..process.loop_thread import LoopThread
-    from .async_browser import AsyncBrowser
+    from .without_pages import WithoutPages
 
 __all__ = ["AsyncEvents", "Events", "ServerEvent"]
 
@@ -49,7 +49,7 @@ class AsyncEvents:
 
     def __init__(
         self,
-        browser: AsyncBrowser,
+        browser: WithoutPages,
         url: str,
         *,
         headers: Headers | None,

@@ -34,7 +34,7 @@ from .pulled import Pulled
 
 if TYPE_CHECKING:
     from ..process.loop_thread import LoopThread
-    from .async_browser import AsyncBrowser
+    from .without_pages import WithoutPages
 
 __all__ = ["AsyncWebSocket", "WebSocket"]
 
@@ -57,7 +57,7 @@ class AsyncWebSocket:
 
     def __init__(
         self,
-        browser: AsyncBrowser,
+        browser: WithoutPages,
         url: str,
         *,
         protocols: Sequence[str],

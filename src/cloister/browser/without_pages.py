@@ -1,0 +1,166 @@
+"""What a browser does without a page: requests, downloads, WebSockets, events."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ..interfaces import request_server
+from ..interfaces.base import Message
+from ..process import ChildProcess
+from .checks import descriptors_left
+from .cookies import CookieStore
+from .identity import Keyring
+from .network import NetworkPolicy
+from .own_requests import Headers, OwnRequestServer, OwnRequestServers
+from .processes import Processes
+from .request_servers import RequestServers
+from .tab import DEFAULT_TIMEOUT
+
+if TYPE_CHECKING:
+    from .downloads import Download, Progress
+    from .event_source import AsyncEvents
+    from .requests import AsyncAPIRequestContext
+    from .web_socket import AsyncWebSocket
+
+__all__ = ["WithoutPages"]
+
+
+class WithoutPages:
+    """A browser's part that has request_servers and no pages."""
+
+    def __init__(self, network: NetworkPolicy, options: request_server.Options, keyring: Keyring) -> None:
+        self._network = network
+        self._request_options = options
+        self._keyring = keyring
+        self._own = OwnRequestServers(options, keyring.get)
+        self._request_servers: list[RequestServers] = []
+        self._request: AsyncAPIRequestContext | None = None
+
+    def _running(self) -> Processes:
+        raise NotImplementedError
+
+    def _traced(self) -> contextlib.AbstractContextManager[None]:
+        raise NotImplementedError
+
+    async def _end_requests(self) -> None:
+        """With the browser."""
+        await self._own.close()
+        await asyncio.gather(*(servers.close() for servers in self._request_servers))
+
+    @property
+    def request(self) -> AsyncAPIRequestContext:
+        """Requests without a page, which have cookies of their own. :attr:`AsyncBrowserContext.request` has those of
+        its pages."""
+        if self._request is None:
+            self._request = self.requests_with(CookieStore())
+        return self._request
+
+    def requests_with(self, cookies: CookieStore) -> AsyncAPIRequestContext:
+        """For a context: requests that have these cookies, and keep more there."""
+        from .requests import AsyncAPIRequestContext  # JSON, forms, files: no page needs them
+
+        servers = RequestServers(self._fork_own, self._keyring.get, self._traced, cookies)
+        self._request_servers.append(servers)
+        return AsyncAPIRequestContext(
+            servers,
+            max_response_bytes=self._network.max_response_bytes,
+            max_redirects=self._network.max_redirects,
+            idle=self._network.request_timeout,
+        )
+
+    async def end_requests(self, request: AsyncAPIRequestContext) -> None:
+        """For a context that closes."""
+        await request.servers.close()
+        self._request_servers.remove(request.servers)
+
+    async def download(
+        self,
+        url: str,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        resume: bool = True,
+        progress: Progress | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        max_bytes: int | None = None,
+        sha256: str | None = None,
+    ) -> Download:
+        """Save what is at ``url`` in a file: ``path``, or one in the folder ``path`` (the current one if none) with
+        the name that the server proposes, made harmless. Nothing is overwritten, and nothing may be executed.
+
+        While it comes it is beside that, in a file that ends in ``.part``. One that breaks off is gone on with, by the
+        same call later too, if the server lets that be done safely; without ``resume``, nothing is left then.
+        ``progress`` is called with a :class:`DownloadProgress` now and then. ``timeout`` is in milliseconds, for all of
+        it; without one, it may take as long as something comes within each ``NetworkPolicy.request_timeout``.
+        ``max_bytes`` is the most that it may have (64 GiB). With ``sha256``, hexadecimal, nothing else is taken.
+
+        Raises :class:`DownloadFailed` with a ``code``, and the ``part`` if it can be gone on with; what
+        :meth:`AsyncAPIRequestContext.fetch` raises.
+        """
+        from .downloads import download, download_options
+
+        self._running()
+        options = download_options(
+            resume=resume,
+            progress=progress,
+            headers=headers,
+            max_bytes=max_bytes,
+            sha256=sha256,
+            max_redirects=self._network.max_redirects,
+            idle=self._network.request_timeout,
+        )
+        return await download(self.request.servers, url, path, options, timeout)
+
+    def websocket(
+        self,
+        url: str,
+        *,
+        protocols: Sequence[str] = (),
+        headers: Headers | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> AsyncWebSocket:
+        """A WebSocket to ``url`` (ws or wss), in a process of its own; opened by ``async with``, within ``timeout``.
+        ``protocols`` are offered, ``headers`` sent. Raises as :meth:`AsyncPage.goto`."""
+        from .web_socket import AsyncWebSocket
+
+        return AsyncWebSocket(self, url, protocols=protocols, headers=headers, timeout=timeout)
+
+    def events(
+        self,
+        url: str,
+        *,
+        headers: Headers | None = None,
+        last_event_id: str = "",
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> AsyncEvents:
+        """The server-sent events of ``url``, in a process of their own; opened by ``async with``, within ``timeout``,
+        and asked for anew whenever the connection ends. Raises as :meth:`AsyncPage.goto`."""
+        from .event_source import AsyncEvents
+
+        return AsyncEvents(self, url, headers=headers, last_event_id=last_event_id, timeout=timeout)
+
+    async def own_request_server(self, url: str) -> OwnRequestServer:
+        """For what speaks to ``url`` without a page."""
+        with descriptors_left(), self._traced():
+            return await self._own.start(self._running(), url)
+
+    async def end_own(self, server: OwnRequestServer) -> None:
+        """For who has got it. Ending twice is fine."""
+        await self._own.end(server)
+
+    async def _fork_own(self, handlers: Mapping[type[Message], Any]) -> ChildProcess:
+        own = msgspec.structs.replace(
+            self._request_options, for_browser=True, max_requests=100_000, max_total_bytes=2**40
+        )
+        with descriptors_left():
+            return await self._running().fork_request_server(own, handlers)
+
+    def _of_requests(self) -> list[ChildProcess]:
+        """The processes that are there for these."""
+        return [process for servers in self._request_servers for process in servers.processes]
