@@ -6,7 +6,7 @@ Names, not imports: the privileged side never imports a child. A module has ``PO
 
 from __future__ import annotations
 
-__all__ = ["HOST_NETWORK", "MODULES", "PLUGIN_HOST"]
+__all__ = ["HOST_NETWORK", "MODULES", "PLUGIN_HOST", "WITHOUT_A_LOOP"]
 
 PLUGIN_HOST = "plugin_host"
 """The kind that no page has."""
@@ -22,3 +22,6 @@ MODULES = {
 
 HOST_NETWORK = frozenset({"lookup_server"})
 """Kinds that stay in the host's network namespace: the one that connects."""
+
+WITHOUT_A_LOOP = frozenset({"image_decoder", PLUGIN_HOST})
+"""Kinds that wait for one thing at a time: they do without asyncio, and are forked often."""

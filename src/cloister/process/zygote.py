@@ -28,7 +28,7 @@ from ..ipc import Channel, Descriptors
 from ..ipc.codec import Packet, codec
 from ..ipc.start import Start
 from .child import leave, run, tell_of_crashes
-from .kinds import HOST_NETWORK
+from .kinds import HOST_NETWORK, WITHOUT_A_LOOP
 
 __all__ = ["main", "preload"]
 
@@ -47,14 +47,19 @@ def main(start: Start) -> None:
     options = msgspec.msgpack.decode(start.options, type=Options)
     zygote = _Zygote(start.control)
     codec(CONTROL, "server")  # every child needs it, and it takes half a millisecond to build
-    importlib.import_module(
-        "cloister.ipc.service"
-    )  # most need it: asyncio, and ssl with it, once instead of thrice
     tell_of_crashes()
     # What is in memory now is shared by every process to come, for as long as nobody writes to it; the garbage
     # collector would.
     gc.freeze()
-    for entry, channel in zip(options.kinds, start.channels, strict=True):
+    branches = list(zip(options.kinds, start.channels, strict=True))
+    for entry, channel in branches:
+        if entry.kind in WITHOUT_A_LOOP:
+            zygote.branch(entry, channel, start.allow_degraded)
+    others = [each for each in branches if each[0].kind not in WITHOUT_A_LOOP]
+    if others:
+        importlib.import_module("cloister.ipc.service")  # asyncio, and ssl with it: once for all who need it
+        gc.freeze()
+    for entry, channel in others:
         zygote.branch(entry, channel, start.allow_degraded)
     os.environ.clear()
     sandbox.unshare(sandbox.Layer.NETWORK_NAMESPACE)
