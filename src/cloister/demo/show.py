@@ -51,7 +51,7 @@ GUESTS = (
     Guest(
         "/hostile/crash",
         "crash",
-        "arrowheads on arrowheads, 30,000 deep, to overflow the engine's stack",
+        "selectors within selectors, 26,000 deep, to overflow the engine's stack",
         "crashed",
     ),
     Guest("/hostile/drip", "drip", "one byte a second, for ever", "timed_out", PATIENCE),
