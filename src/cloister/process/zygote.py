@@ -63,7 +63,7 @@ def main(start: Start) -> None:
         zygote.branch(entry, channel, start.allow_degraded)
     os.environ.clear()
     sandbox.unshare(sandbox.Layer.NETWORK_NAMESPACE)
-    sandbox.unshare(sandbox.Layer.MOUNT_NAMESPACE)  # away from the last branch's
+    sandbox.unshare(sandbox.Layer.MOUNT_NAMESPACE)  # away from branches that still read files
     sandbox.enter_empty_root(())
     report = sandbox.enter(sandbox.ZYGOTE, allow_degraded=start.allow_degraded)
     zygote.serve(Ready(tuple(report.layers), tuple(report.missing)))
@@ -151,8 +151,6 @@ class _Zygote(_Parent):
         super().__init__(control, ZYGOTE)
 
     def branch(self, entry: PreloadKind, channel: Channel, allow_degraded: bool) -> None:
-        # Its own root folder will be another than the next branch's.
-        sandbox.unshare(sandbox.Layer.MOUNT_NAMESPACE)
         pid = os.fork()
         if pid == 0:
             _become_branch(entry, channel, allow_degraded)
@@ -195,6 +193,8 @@ class _Branching:
         self._entry = entry
 
     def main(self, start: Start) -> None:
+        # Its root folder will be another than the others': in a namespace that they shared, it would be theirs, too.
+        sandbox.unshare(sandbox.Layer.MOUNT_NAMESPACE)
         if self._entry.kind not in HOST_NETWORK:
             sandbox.unshare(sandbox.Layer.NETWORK_NAMESPACE)
         module = importlib.import_module(self._entry.module)
