@@ -44,6 +44,8 @@ def peer(handler: Handler) -> Iterator[int]:
             while True:
                 connection, _ = listener.accept()
                 connection.settimeout(_WAIT)
+                # What waits for an acknowledgement is lost with a connection that is closed under something unread.
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 open_ones.append(connection)
                 threads.append(threading.Thread(target=serve, args=(connection, len(open_ones))))
                 threads[-1].start()
