@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 # Tests that look at all that the program or its user has (processes, descriptors, browsers), or at who is first: they
 # run one after the other. The rest runs on two cores.
-OF_ALL := ahead forked_program memory monitor no_fonts portal portal_clients portal_folder reports sharing supervision
+OF_ALL := ahead memory monitor no_fonts portal portal_clients portal_folder program_ends reports sharing supervision
 ALONE  := tests/attack/test_doctor_attack.py tests/bench $(OF_ALL:%=tests/browser/test_%.py) tests/cli tests/faults tests/hostile
 
 .PHONY: demo test faults fuzz format bench soak clean
