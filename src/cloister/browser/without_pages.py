@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["WithoutPages"]
 
 
-class WithoutPages:
+class WithoutPages(ABC):
     """A browser's part that has request_servers and no pages."""
 
     def __init__(self, network: NetworkPolicy, options: request_server.Options, keyring: Keyring) -> None:
@@ -42,11 +43,11 @@ class WithoutPages:
         self._request_servers: list[RequestServers] = []
         self._request: AsyncAPIRequestContext | None = None
 
-    def _running(self) -> Processes:
-        raise NotImplementedError
+    @abstractmethod
+    def _running(self) -> Processes: ...
 
-    def _traced(self) -> contextlib.AbstractContextManager[None]:
-        raise NotImplementedError
+    @abstractmethod
+    def _traced(self) -> contextlib.AbstractContextManager[None]: ...
 
     async def _end_requests(self) -> None:
         """With the browser."""
