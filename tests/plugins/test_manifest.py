@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloister.errors import CloisterError, DependencyError, InvalidArgument, ManifestError
+from cloister.interfaces.plugin_host import Language
 from cloister.plugins.limits import DEFAULTS, Limits
 from cloister.plugins.manifest import Manifest, load_order, parse, read, read_source
 from cloister.plugins.versions import Range, Version
@@ -184,7 +185,7 @@ def test_ranges(wanted: str, inside: str, outside: str) -> None:
 
 def manifest(name: str, version: str = "1.0.0", **dependencies: str) -> Manifest:
     return Manifest(
-        name=name, version=version, api_version="1.0", source="a.py", language="python", exports=("a",),
+        name=name, version=version, api_version="1.0", source="a.py", language=Language.PYTHON, exports=("a",),
         dependencies=dependencies,
     )  # fmt: skip
 

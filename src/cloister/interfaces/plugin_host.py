@@ -24,6 +24,7 @@ __all__ = [
     "CallHost",
     "CloseStream",
     "HostReturned",
+    "Language",
     "Load",
     "LoadFunction",
     "Logged",
@@ -47,6 +48,15 @@ Path = Annotated[str, Meta(pattern=r"^/[^\x00]{0,4095}\Z")]
 Variable = Annotated[str, Meta(min_length=1, max_length=2048)]
 
 
+class Language(enum.StrEnum):
+    """What a plugin is written in."""
+
+    PYTHON = "python"
+    JAVASCRIPT = "javascript"
+    WASM = "wasm"
+    EXECUTABLE = "executable"  # a program of its own, which speaks JSON lines
+
+
 class PreloadOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """For all that one branch of the zygote forks."""
 
@@ -54,6 +64,7 @@ class PreloadOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Imported before lock-down, besides the standard library; their folders stay readable."""
     read_paths: Annotated[tuple[Path, ...], Meta(max_length=256)] = ()
     threads: bool = False
+    language: Language = Language.PYTHON
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, Final, Self, TypeVar
 
 from ..errors import RuntimeClosed
+from .events import EventName, PluginEvent
 from .host_process import HostFunctions
 from .invocation import Invocation
 from .limits import Limits
@@ -103,6 +104,10 @@ class AsyncPluginRuntime:
     def status(self, name: str) -> Status:
         """As :meth:`PluginRuntime.status`."""
         return self._started.status(name)
+
+    def on(self, event: EventName, handler: Callable[[PluginEvent], object]) -> None:
+        """As :meth:`PluginRuntime.on`: ``handler`` is called in another thread."""
+        self._started.on(event, handler)
 
     async def restart(self, name: str) -> None:
         """As :meth:`PluginRuntime.restart`."""

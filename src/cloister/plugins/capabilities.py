@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import PurePosixPath
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
 from ..errors import CapabilityRefused
 
-__all__ = ["ABOUT", "AVAILABLE", "Held", "check_known", "resolve"]
+__all__ = ["ABOUT", "AVAILABLE", "Held", "check_known", "covers", "resolve"]
 
 log = logging.getLogger("cloister.plugins")
+
+T = TypeVar("T", str, PurePosixPath)
 
 ABOUT: Final[Mapping[str, str]] = {
     "fs:read": "read the files and folders that are listed: Landlock, and a file tree that holds nothing else",
@@ -38,10 +40,26 @@ AVAILABLE: Final = frozenset({"fs:read", "sys:env", "sys:time"})
 
 
 class Held(msgspec.Struct, frozen=True):
-    """What is left of what was declared and granted."""
+    """What is left of what was declared and granted, each field that of one capability."""
 
     read_paths: tuple[str, ...] = ()
+    write_paths: tuple[str, ...] = ()
+    delete_paths: tuple[str, ...] = ()
+    metadata_paths: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    """To request from."""
+    names: tuple[str, ...] = ()
+    """To look up."""
+    listen: tuple[str, ...] = ()
+    """Addresses with ports."""
     environment: tuple[tuple[str, str], ...] = ()
+    programs: tuple[str, ...] = ()
+    knows_time: bool = False
+    calls: tuple[str, ...] = ()
+    """Plugins."""
+    messages: tuple[str, ...] = ()
+    """Plugins."""
+    shares_memory: bool = False
 
 
 def check_known(names: Iterable[str]) -> None:
@@ -67,27 +85,52 @@ def resolve(
     check_known(wanted)
     for name in sorted(set(wanted) - set(granted)):
         log.warning("%s declares %s, which was not granted", plugin, name)
-    variables = sorted({*wanted.get("sys:env", ())} & {*granted.get("sys:env", ())})
+
+    def paths(name: str) -> tuple[str, ...]:
+        mine, theirs = ([_resolved(name, path) for path in side.get(name, ())] for side in (wanted, granted))
+        return tuple(str(path) for path in _narrower(mine, theirs, lambda a, b: b.is_relative_to(a)))
+
+    def names(name: str) -> tuple[str, ...]:
+        return tuple(_narrower([*wanted.get(name, ())], [*granted.get(name, ())], covers))
+
+    both = {*wanted} & {*granted}
     return Held(
-        read_paths=_common(wanted.get("fs:read", ()), granted.get("fs:read", ())),
-        environment=tuple((name, os.environ[name]) for name in variables if name in os.environ),
+        read_paths=paths("fs:read"),
+        write_paths=paths("fs:write"),
+        delete_paths=paths("fs:delete"),
+        metadata_paths=paths("fs:metadata"),
+        hosts=names("net:request"),
+        names=names("net:dns"),
+        listen=names("net:listen"),
+        environment=tuple((name, os.environ[name]) for name in names("sys:env") if name in os.environ),
+        programs=tuple(map(str, paths("sys:exec"))),
+        knows_time="sys:time" in both,
+        calls=names("plugin:call"),
+        messages=names("plugin:message"),
+        shares_memory="shm" in both,
     )
 
 
-def _common(wanted: Iterable[str], granted: Iterable[str]) -> tuple[str, ...]:
-    """The paths that are inside one of both sides: the narrower of each two that overlap."""
-    mine, theirs = [*map(_resolved, wanted)], [*map(_resolved, granted)]
-    both = [a for a in mine if any(a.is_relative_to(b) for b in theirs)]
-    both += [b for b in theirs if any(b.is_relative_to(a) for a in mine)]
-    return tuple(sorted({str(path) for path in both}))
+def covers(pattern: str, name: str) -> bool:
+    """Whether ``pattern`` is ``name``, or ``*``, or ``*.`` and a domain that ``name`` is under."""
+    return pattern in ("*", name) or (pattern.startswith("*.") and name.endswith(pattern[1:]))
 
 
-def _resolved(path: str | os.PathLike[str]) -> PurePosixPath:
+def _narrower(mine: Collection[T], theirs: Collection[T], covers: Callable[[T, T], bool]) -> list[T]:
+    """What is inside one of both sides: of each two where one ``covers`` the other, the other."""
+    both = {a for a in mine if any(covers(b, a) for b in theirs)}
+    both |= {b for b in theirs if any(covers(a, b) for a in mine)}
+    return sorted(both)
+
+
+def _resolved(capability: str, path: str | os.PathLike[str]) -> PurePosixPath:
     """Without symlinks, so that two names of one place are one, and none leads elsewhere later."""
     text = os.fspath(path)
     if not text.startswith("/"):
-        raise CapabilityRefused(f"fs:read: {text!r} is not an absolute path")
+        raise CapabilityRefused(f"{capability}: {text!r} is not an absolute path")
     real = PurePosixPath(os.path.realpath(text))
     if real == PurePosixPath("/"):
-        raise CapabilityRefused("fs:read: the root folder is everything; name the folders that are needed")
+        raise CapabilityRefused(
+            f"{capability}: the root folder is everything; name the folders that are needed"
+        )
     return real

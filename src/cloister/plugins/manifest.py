@@ -13,12 +13,13 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta
 
 from ..errors import CapabilityRefused, DependencyError, ManifestError
+from ..interfaces.plugin_host import Language
 from .capabilities import check_known
 from .limits import Limits
 from .versions import Range, Version
@@ -47,7 +48,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid
     """``major.minor`` of the host that it was written for."""
     source: Word
     """The file with its code, in the manifest's folder."""
-    language: Literal["python", "javascript", "wasm"]
+    language: Language
     exports: Annotated[tuple[Identifier, ...], Meta(min_length=1, max_length=256)]
     description: Text = ""
     authors: Annotated[tuple[Word, ...], Meta(max_length=64)] = ()

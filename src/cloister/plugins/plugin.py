@@ -29,6 +29,7 @@ from ..interfaces.control import Ready
 from ..interfaces.plugin_host import (
     Call,
     CloseStream,
+    Language,
     Load,
     LoadFunction,
     Logged,
@@ -114,6 +115,7 @@ class Spec:
     name: str
     code: bytes
     is_function: bool = False
+    language: Language = Language.PYTHON
     manifest: Manifest | None = None
     limits: Limits = dataclasses.field(default_factory=lambda: Limits().filled())
     held: Held = dataclasses.field(default_factory=Held)
@@ -122,7 +124,9 @@ class Spec:
 
     @property
     def preload(self) -> PreloadOptions:
-        return PreloadOptions(self.modules, self.held.read_paths, bool(self.limits.threads))
+        return PreloadOptions(
+            self.modules, self.held.read_paths, bool(self.limits.threads), language=self.language
+        )
 
     @property
     def options(self) -> Options:

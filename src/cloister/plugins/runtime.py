@@ -7,15 +7,16 @@ import contextlib
 import os
 import re
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from ..errors import InvalidArgument, PluginError, RuntimeClosed
-from ..interfaces.plugin_host import PreloadOptions
+from ..interfaces.plugin_host import Language, PreloadOptions
 from ..process.loop_thread import CLOSE_TIMEOUT, LoopThread
 from . import manifest as manifests
 from .capabilities import resolve
+from .events import EventName, Events, PluginEvent
 from .host_process import HostFunctions
 from .limits import Limits
 from .plugin import Plugin, Spec, Status
@@ -25,6 +26,8 @@ from .zygotes import Zygotes
 __all__ = ["PluginRuntime"]
 
 Grants = Mapping[str, Iterable[str]]
+LANGUAGES: Final = (Language.PYTHON,)
+"""Those that this version runs."""
 
 
 class PluginRuntime:
@@ -55,6 +58,7 @@ class PluginRuntime:
         self._modules = tuple(modules)
         self._preload = PreloadOptions(self._modules)
         self._registry = Registry()
+        self.events = Events()
         self._thread = LoopThread(lambda: RuntimeClosed("the plugin runtime is closed"))
         self._zygotes = self._thread.run(_make(allow_degraded, cgroups))
         self._finalizer = weakref.finalize(self, _close, self._thread, self._zygotes, self._registry)
@@ -90,8 +94,8 @@ class PluginRuntime:
         """
         path = Path(manifest)
         read = manifests.read(path)
-        if read.language != "python":
-            raise PluginError(f"{read.name} is in {read.language}: this version runs plugins in Python only")
+        if read.language not in LANGUAGES:
+            raise PluginError(f"{read.name} is in {read.language}: this version runs {', '.join(LANGUAGES)}")
         source = manifests.read_source(read, path.parent)
         present = {p.name: p.manifest.version for p in self.plugins if p.manifest is not None}
         manifests.load_order([read], present)
@@ -100,6 +104,7 @@ class PluginRuntime:
                 read.name,
                 source,
                 manifest=read,
+                language=read.language,
                 limits=read.limits.within((limits or self._limits).filled()),
                 held=resolve(read.name, read.capabilities, grants or {}),
                 modules=self._modules,
@@ -146,6 +151,11 @@ class PluginRuntime:
     def status(self, name: str) -> Status:
         """Whether the plugin runs, and if not, how it ended."""
         return self._registry.get(name).status
+
+    def on(self, event: EventName, handler: Callable[[PluginEvent], object]) -> None:
+        """Call ``handler`` for each ``event``, in the thread that noticed it. Raises ValueError for an event that there
+        is not."""
+        self.events.on(event, handler)
 
     def restart(self, name: str) -> None:
         """As :meth:`Plugin.restart`."""
