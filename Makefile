@@ -9,6 +9,9 @@ STAMP  := $(VENV)/.installed
 OF_ALL := ahead memory monitor no_fonts portal portal_clients portal_folder program_ends reports sharing supervision
 ALONE  := tests/attack/test_doctor_attack.py tests/bench $(OF_ALL:%=tests/browser/test_%.py) tests/cli tests/faults tests/hostile
 
+# Zygotes import all that children need each time they start: without bytecode each would compile it.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test faults fuzz format bench soak clean
 
 demo: $(STAMP)

@@ -118,6 +118,7 @@ class FailureCode(enum.StrEnum):
     CERTIFICATE_EXPIRED = "certificate_expired"
     CERTIFICATE_WRONG_HOST = "certificate_wrong_host"
     CERTIFICATE_UNTRUSTED = "certificate_untrusted"
+    CERTIFICATE_REVOKED = "certificate_revoked"  # says what the server stapled to it
     CERTIFICATE_WEAK = "certificate_weak"  # its key or its signature, or an authority's
     CLIENT_CERTIFICATE_REQUIRED = "client_certificate_required"
     TLS_WEAK = "tls_weak"  # a version, a cipher or a key exchange that is not safe any more

@@ -33,7 +33,7 @@ from ..ipc.codec import codec
 from ..ipc.connection import Handler
 from ..ipc.service import Service, Start
 from ..sandbox import enter
-from . import tls, warmup
+from . import stapled, tls, warmup
 from .body import Spool
 from .client import Client
 from .cookies import DocumentCookies
@@ -59,6 +59,7 @@ def preload(options: bytes) -> None:
     wanted = msgspec.msgpack.decode(options, type=PreloadOptions) if options else PreloadOptions()
     _context = tls.context(wanted.extra_roots)
     sites.load()
+    stapled.load()
     warmup.run(_context)
     # Half a millisecond of each child, were it left to them.
     codec(REQUEST_CONTROL, "server")

@@ -8,9 +8,10 @@ from typing import Final
 from .. import trust
 from ..errors import RequestFailed
 from ..interfaces.base import FailureCode
+from . import stapled
 from .exchange import Broken, Unwelcome
 
-__all__ = ["PROTOCOLS", "broken", "context", "failure"]
+__all__ = ["PROTOCOLS", "broken", "check_word", "context", "failure"]
 
 PROTOCOLS: Final = ("h2", "http/1.1")
 """What is offered, where nothing else is said."""
@@ -55,6 +56,16 @@ def failure(error: ssl.SSLError, host: str) -> RequestFailed:
         )
     why = _words(reason) if reason else "it closed the connection"
     return RequestFailed(FailureCode.TLS_FAILED, f"{host} and we could not agree on a TLS connection: {why}")
+
+
+def check_word(word: stapled.Word, host: str) -> None:
+    """Raise :class:`RequestFailed` where an authority's word, or that it is missing, speaks against ``host``."""
+    if word is stapled.Word.REVOKED:
+        what = f"the certificate of {host} was revoked, says its authority"
+        raise RequestFailed(FailureCode.CERTIFICATE_REVOKED, what)
+    if word is stapled.Word.MISSED:
+        what = f"the certificate of {host} holds only with word that it is not revoked, and none came"
+        raise RequestFailed(FailureCode.CERTIFICATE_UNTRUSTED, what)
 
 
 def broken(error: ssl.SSLError) -> Broken:

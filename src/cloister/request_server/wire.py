@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 from ..errors import RequestFailed
 from ..interfaces.base import FailureCode
-from . import tls
+from . import stapled, tls
 from .exchange import Broken
 
 __all__ = ["READ", "Link", "TlsWire", "Wire"]
@@ -185,6 +185,7 @@ class TlsWire:
             self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
         except ValueError as error:  # a label over 63 characters, an empty one
             raise RequestFailed(FailureCode.BAD_URL, f"{host} is not a host name: {error}") from None
+        stapled.ask(self._tls)
 
     async def handshake(self) -> None:
         """Raises :class:`RequestFailed` with TLS_FAILED or one of CERTIFICATE_*, or :class:`Broken`."""
@@ -201,6 +202,7 @@ class TlsWire:
             else:
                 break
         self._flush()
+        tls.check_word(stapled.word(self._tls), self._host)
         self.protocol = self._tls.selected_alpn_protocol() or ""
 
     async def receive(self, size: int = READ) -> bytes:
