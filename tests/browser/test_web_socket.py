@@ -178,7 +178,7 @@ def test_many_at_once_are_in_processes_of_their_own(asynchronously: Run, url: st
 
 
 def _pid(ws: Any) -> int:
-    pid: int = ws._server.child.pid
+    pid: int = ws._server.process.pid
     return pid
 
 
@@ -298,7 +298,7 @@ async def lying(reply: WebSocketMessage) -> AsyncIterator[None]:
 def test_a_process_that_lies_is_ended(asynchronously: Run, url: str, reply: WebSocketMessage) -> None:
     async def work(browser: AsyncBrowser) -> None:
         async with browser.websocket(url) as ws, lying(reply):
-            child = ws._server.child if ws._server else None
+            child = ws._server.process if ws._server else None
             with pytest.raises(BadMessage):
                 await ws.recv()
             assert child is not None

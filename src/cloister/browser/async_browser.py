@@ -291,9 +291,9 @@ class AsyncBrowser(WithoutPages):
     def processes(self) -> list[ProcessInfo]:
         """The live, locked-down processes: what each is for, and the layers that hold it. One that pages share is
         there for each of them."""
-        waiting = [*self._running().standing(), *self._ahead.processes, *self._of_requests()]
+        waiting = [*self._running().standing(), *self._ahead.processes]
         standing = [child_info(child, None) for child in waiting]
-        standing += [child_info(server.child, server.url) for server in self._own.servers]
+        standing += [child_info(child, url) for child, url in self._of_requests()]
         return [
             *(info for info in standing if info is not None),
             *(info for page in self._pages for info in page.processes),
@@ -446,7 +446,7 @@ class AsyncBrowser(WithoutPages):
     def _children(self) -> list[ChildProcess]:
         """Each once, though pages may share one."""
         of_pages = [child for page in self._pages for child in page.children]
-        of_mine = [*self._of_requests(), *(server.child for server in self._own.servers)]
+        of_mine = [child for child, _ in self._of_requests()]
         return list(dict.fromkeys([*self._running().standing(), *self._ahead.processes, *of_pages, *of_mine]))
 
     def _open_trace(self) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -19,16 +18,13 @@ from ..errors import (
     printable,
 )
 from ..interfaces import request_server
-from ..interfaces.base import FailureCode, Message, Reply, Request
-from ..interfaces.request_server import REQUESTS, Credentials, DocumentAllowed, DocumentFrom
-from ..ipc import Connection, Descriptors
-from ..ipc.connection import Handler
-from ..process import ChildProcess
-from .checks import is_normalised, navigation_error, origin_of, site_of
-from .cookies import CookieAccess
-from .processes import Processes
+from ..interfaces.base import Message, Reply, Request
+from ..ipc import Descriptors
+from .checks import navigation_error, site_of
+from .cookies import CookieStore
+from .request_servers import CredentialsOf, Fork, RequestServer
 
-__all__ = ["Headers", "OwnRequestServer", "OwnRequestServers", "checked", "checked_headers"]
+__all__ = ["Headers", "OwnRequestServer", "checked", "checked_headers"]
 
 _EXIT_TIMEOUT = 5.0
 _PAIRS = tuple[tuple[str, str], ...]
@@ -63,53 +59,17 @@ def checked_headers(headers: Headers | None) -> tuple[tuple[str, str], ...]:
     return made
 
 
-class OwnRequestServer:
-    """One, for one URL. It keeps to the first origin that it names; ``at`` is where it spoke to last. Where a redirect
-    led out of it is ``led_to``: another is to go there, which has not read a byte of who redirected."""
-
-    child: ChildProcess
-    _connection: Connection
+class OwnRequestServer(RequestServer):
+    """One that a single connection has for as long as it lasts. Where a redirect led out of its origin it is of no more
+    use, and :attr:`led_to` is for another."""
 
     def __init__(
-        self,
-        url: str,
-        options: request_server.Options,
-        credentials_of: Callable[[str], Credentials | None],
+        self, url: str, fork: Fork, credentials_of: CredentialsOf, options: request_server.Options
     ) -> None:
+        super().__init__(site_of(url), fork, credentials_of, CookieStore())
         self.url = url
         self.options = options
-        self.at = url
-        self.led_to: str | None = None
-        self._credentials_of = credentials_of
-        self._cookies = CookieAccess(lambda: None)  # none but what it is given itself
-        self._origin: str | None = None
-
-    async def start(self, processes: Processes) -> None:
-        """Raises :class:`ProcessError`."""
-        handlers: dict[type[Message], Handler] = {
-            DocumentFrom: self._document_from,
-            **self._cookies.handlers,
-        }
-        self.child = await processes.fork_request_server(self.options, handlers)
-        self.child.site = site_of(self.url)
-        self._connection = Connection(
-            self.child.channel, REQUESTS, "client", on_close=self.child.lost_channel
-        )
-        self.child.connections.append(self._connection)
-
-    async def _document_from(self, message: DocumentFrom, _fds: Descriptors) -> DocumentAllowed:
-        """What it asks before it speaks to any server."""
-        if not is_normalised(message.url):
-            raise BadMessage("a request_server named a URL that is none that it fetches")
-        origin = origin_of(message.url)
-        self._origin = self._origin or origin
-        if origin is None or origin != self._origin:
-            self.led_to = message.url
-            raise RequestFailed(FailureCode.OTHER_SITE, "a redirect leads to another origin")
-        self.at = message.url
-        return DocumentAllowed(
-            self._credentials_of(message.url), has_cookies=self._cookies.begin(message.url)
-        )
+        self._expected = 1  # until it ends
 
     async def ask(
         self, message: Request[R], fds: Sequence[int] = (), *, timeout: float
@@ -120,52 +80,15 @@ class OwnRequestServer:
         except RequestFailed as error:
             raise navigation_error(self.url, error) from None
         except ChannelClosed:
-            raise await self._explain() from None
+            raise await self._why_gone() from None
 
-    async def _explain(self) -> CloisterError:
+    async def _why_gone(self) -> CloisterError:
+        process = self.process
+        if process is None:
+            return ProcessLost(f"{printable(self.url, 200)}: there is no process that speaks to its server")
         try:
-            await self.child.wait(_EXIT_TIMEOUT)
+            await process.wait(_EXIT_TIMEOUT)
         except TimeoutError:
             pass
-        what = f"{printable(self.url, 200)}: the process that spoke to its server {self.child.ending}"
-        return BadMessage(what) if isinstance(self.child.ending, EndedBadly) else ProcessLost(what)
-
-    def punish(self, error: BadMessage) -> BadMessage:
-        """End it for what it said; ``error`` is to be raised."""
-        self.child.punish(error)
-        return error
-
-    async def end(self) -> None:
-        self._connection.close()
-        await asyncio.shield(self.child.end())
-
-
-class OwnRequestServers:
-    """All that a browser has."""
-
-    def __init__(
-        self, options: request_server.Options, credentials_of: Callable[[str], Credentials | None]
-    ) -> None:
-        self._options = msgspec.structs.replace(options, for_browser=True)
-        self._credentials_of = credentials_of
-        self._servers: set[OwnRequestServer] = set()
-
-    @property
-    def servers(self) -> list[OwnRequestServer]:
-        return list(self._servers)
-
-    async def start(self, processes: Processes, url: str) -> OwnRequestServer:
-        """Raises :class:`ProcessError`."""
-        server = OwnRequestServer(url, self._options, self._credentials_of)
-        await server.start(processes)
-        self._servers.add(server)
-        return server
-
-    async def end(self, server: OwnRequestServer) -> None:
-        """Ending twice is fine."""
-        if server in self._servers:
-            self._servers.discard(server)
-            await server.end()
-
-    async def close(self) -> None:
-        await asyncio.gather(*(self.end(server) for server in self.servers), return_exceptions=True)
+        what = f"{printable(self.url, 200)}: the process that spoke to its server {process.ending}"
+        return BadMessage(what) if isinstance(process.ending, EndedBadly) else ProcessLost(what)

@@ -30,7 +30,7 @@ from ..process.handle import UNWANTED
 from .checks import is_normalised, navigation_error, origin_of, site_of
 from .cookies import CookieAccess, CookieStore
 
-__all__ = ["RequestServer", "RequestServers"]
+__all__ = ["CredentialsOf", "Fork", "RequestServer", "RequestServers"]
 
 AT_ONCE: Final = 32
 """Answers that are open at once; who asks for one more waits in order."""
@@ -64,6 +64,10 @@ class RequestServer:
         self.process: ChildProcess | None = None
         self._credentials_of = credentials_of
         self._origin: str | None = None
+        self.at = ""
+        """Where it spoke to last."""
+        self.led_to: str | None = None
+        """Where a redirect led that left its origin."""
         self._connection: Connection
         self._expected = 0
         self.started = asyncio.ensure_future(self._start(fork))
@@ -147,7 +151,9 @@ class RequestServer:
         origin = origin_of(message.url) or site_of(message.url)
         self._origin = self._origin or origin
         if origin != self._origin:
+            self.led_to = message.url
             raise RequestFailed(FailureCode.OTHER_SITE, "this request_server is kept to another origin")
+        self.at = message.url
         return DocumentAllowed(
             self._credentials_of(message.url), has_cookies=self._cookies.begin(message.url)
         )

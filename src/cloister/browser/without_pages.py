@@ -18,7 +18,7 @@ from .checks import descriptors_left
 from .cookies import CookieStore
 from .identity import Keyring
 from .network import NetworkPolicy
-from .own_requests import Headers, OwnRequestServer, OwnRequestServers
+from .own_requests import Headers, OwnRequestServer
 from .processes import Processes
 from .request_servers import RequestServers
 from .tab import DEFAULT_TIMEOUT
@@ -39,7 +39,7 @@ class WithoutPages(ABC):
         self._network = network
         self._request_options = options
         self._keyring = keyring
-        self._own = OwnRequestServers(options, keyring.get)
+        self._own: set[OwnRequestServer] = set()
         self._request_servers: list[RequestServers] = []
         self._request: AsyncAPIRequestContext | None = None
 
@@ -51,8 +51,10 @@ class WithoutPages(ABC):
 
     async def _end_requests(self) -> None:
         """With the browser."""
-        await self._own.close()
-        await asyncio.gather(*(servers.close() for servers in self._request_servers))
+        await asyncio.gather(
+            *(self.end_own(server) for server in list(self._own)),
+            *(servers.close() for servers in self._request_servers),
+        )
 
     @property
     def request(self) -> AsyncAPIRequestContext:
@@ -148,12 +150,22 @@ class WithoutPages(ABC):
 
     async def own_request_server(self, url: str) -> OwnRequestServer:
         """For what speaks to ``url`` without a page."""
-        with descriptors_left(), self._traced():
-            return await self._own.start(self._running(), url)
+        self._running()
+        with self._traced():
+            server = OwnRequestServer(url, self._fork_own, self._keyring.get, self._request_options)
+        self._own.add(server)
+        try:
+            await asyncio.shield(server.started)
+        except BaseException:
+            await self.end_own(server)
+            raise
+        return server
 
     async def end_own(self, server: OwnRequestServer) -> None:
         """For who has got it. Ending twice is fine."""
-        await self._own.end(server)
+        if server in self._own:
+            self._own.discard(server)
+            await asyncio.shield(server.end())
 
     async def _fork_own(self, handlers: Mapping[type[Message], Any]) -> ChildProcess:
         own = msgspec.structs.replace(
@@ -162,6 +174,8 @@ class WithoutPages(ABC):
         with descriptors_left():
             return await self._running().fork_request_server(own, handlers)
 
-    def _of_requests(self) -> list[ChildProcess]:
-        """The processes that are there for these."""
-        return [process for servers in self._request_servers for process in servers.processes]
+    def _of_requests(self) -> list[tuple[ChildProcess, str | None]]:
+        """The processes that are there for these, and what for, where that is one thing."""
+        shared = [(process, None) for servers in self._request_servers for process in servers.processes]
+        own = [(server.process, server.url) for server in self._own if server.process is not None]
+        return [*shared, *own]
