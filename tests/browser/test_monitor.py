@@ -23,8 +23,6 @@ from tests.servers import Page as Answer
 from tests.servers import Server
 
 from cloister import Browser, NetworkPolicy, Page, PageCrashed
-from cloister.browser import monitor
-from cloister.browser.census import Census
 from cloister.errors import ChannelClosed, RequestFailed
 from cloister.interfaces.base import FailureCode
 from cloister.interfaces.monitor import (
@@ -38,6 +36,8 @@ from cloister.interfaces.monitor import (
 )
 from cloister.ipc import Channel, Connection, blob
 from cloister.ipc.codec import Packet, codec
+from cloister.process import monitor
+from cloister.process.census import Census
 
 ROWS = msgspec.msgpack.Decoder(ProcessRows)
 
@@ -192,7 +192,7 @@ def test_only_the_browsers_own_children_are_killed(page: Page) -> None:
     with subprocess.Popen(["sleep", "60"]) as bystander:
         try:
             for pid in (bystander.pid, os.getpid(), 1, 2**22):
-                with pytest.raises(RequestFailed, match="is no child of this browser") as refused:
+                with pytest.raises(RequestFailed, match="is no child here") as refused:
                     ask(KillProcess(pid))
                 assert refused.value.code == FailureCode.NO_PROCESS
             assert bystander.poll() is None
@@ -439,7 +439,7 @@ def test_without_a_folder_of_the_users_own_a_browser_runs_unwatched(
         (tmp_path / "elsewhere").mkdir(mode=0o700)
         (tmp_path / "cloister").symlink_to("elsewhere")
     before = sorted(tmp_path.rglob("*"))
-    with caplog.at_level("DEBUG", "cloister.browser"):
+    with caplog.at_level("DEBUG", "cloister.process"):
 
         async def go() -> None:
             assert monitor.Monitor.start(None) is None  # type: ignore[arg-type]

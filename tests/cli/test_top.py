@@ -24,11 +24,11 @@ import pytest
 from rich.console import Console
 
 from cloister import Browser, Page, PageCrashed
-from cloister.browser import monitor
 from cloister.cli import lookout
 from cloister.cli.lookout import Lookout, Seen
 from cloister.cli.top import _table
 from cloister.interfaces.monitor import ProcessRow
+from cloister.process import monitor
 
 TOP = (sys.executable, "-m", "cloister", "top")
 ON_A_TERMINAL = """\
@@ -141,8 +141,8 @@ def test_without_a_browser_it_says_so_and_ends_with_0(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    assert once() == "No browser is running.\n"
-    assert once("--once") == "No browser is running.\n"
+    assert once() == "No browser is running, and no plugin.\n"
+    assert once("--once") == "No browser is running, and no plugin.\n"
     assert once("--json") == "[]\n"
     assert list(tmp_path.iterdir()) == []
     monkeypatch.delenv("XDG_RUNTIME_DIR")
@@ -233,7 +233,7 @@ def test_what_cannot_be_done_is_said(browser: Browser) -> None:
     with Terminal("--interval", "60") as terminal:
         terminal.until("web_content|zygote")
         terminal.press("x")  # the browser itself is selected first
-        terminal.until(f"browser {os.getpid()}: {os.getpid()} is no child of this browser")
+        terminal.until(f"browser {os.getpid()}: {os.getpid()} is no child here")
         terminal.press("r")
         terminal.until("works for no page")
         terminal.press("q")

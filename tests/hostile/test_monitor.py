@@ -10,8 +10,8 @@ from random import Random
 
 import pytest
 
-from cloister.browser import monitor
 from cloister.cli.lookout import Lookout
+from cloister.process import monitor
 from tests.faults.world import World
 from tests.hostile.messages import BOUNDARIES, Forger, Verdict, judge
 

@@ -27,17 +27,17 @@ from ..interfaces import web_content
 from ..interfaces.image_decoder import IMAGES, MAX_PIXELS, Decode, Decoded, DecodeFile
 from ..ipc import Connection, Descriptors, blob, memory, trace
 from ..process import ChildProcess
+from ..process.crashed import report_crash
 from ..process.limiter import Limiter
+from ..process.monitor import Monitor
 from ..process.size import size
 from ..process.supervisor import HealthEvent, Supervisor
 from .ahead import Ahead
 from .async_page import AsyncPage
 from .checks import descriptors_left, open_regular
 from .context import AsyncBrowserContext
-from .crashed import report_crash
 from .identity import ClientHints, HttpCredentials, Keyring, with_hints
 from .memory import MemoryKeeper, default_budget
-from .monitor import Monitor
 from .network import NetworkPolicy
 from .processes import Processes
 from .proxy import ProxySettings, proxies
@@ -409,7 +409,7 @@ class AsyncBrowser(WithoutPages):
     def rows(self) -> list[monitor.ProcessRow]:
         """For the monitor: this process and every child, as far as it is known here."""
         from ..interfaces import monitor
-        from .census import row
+        from ..process.census import row
 
         spares = {*self._running().decoders.spares, *self._ahead.processes}
         age = time.monotonic() - self._started

@@ -240,7 +240,9 @@ def build_parser() -> argparse.ArgumentParser:
     _verbose(doctor)
     _add_crashes(commands.add_parser("crashes", help="what is known of processes that crashed", epilog=CODES))
 
-    top = command("top", _lazily("top", "top"), "the processes of all your browsers, and what each uses")
+    top = command(
+        "top", _lazily("top", "top"), "the processes of all your browsers and plugins, and what each uses"
+    )
     top.add_argument("--once", action="store_true", help="one table, and no keys")
     top.add_argument("--json", action="store_true", help="once, as a list for scripts")
     top.add_argument("--interval", metavar="SECONDS", type=seconds, default=1.0, help="between two looks (1)")

@@ -23,8 +23,8 @@ def list_reports(arguments: Namespace) -> int:
         return _print(_json(reports))
     if not reports:
         return _print("There are no crash reports.")
-    head = ("id", "time (UTC)", "kind", "site", "the process …")
-    rows = [head, *((r.id, _time(r), r.kind, r.site or "-", r.sentence) for r in reports)]
+    head = ("id", "time (UTC)", "kind", "site or plugin", "the process …")
+    rows = [head, *((r.id, _time(r), r.kind, r.site or r.plugin or "-", r.sentence) for r in reports)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     widths[-1] = 0
     return _print("\n".join("  ".join(map(str.ljust, row, widths)) for row in rows))
@@ -68,6 +68,7 @@ def _lines(report: CrashReport) -> Iterator[str]:
         ("id", report.id),
         ("time", f"{_time(report)} UTC"),
         ("site", report.site),
+        ("plugin", report.plugin),
         ("end", report.end["type"]),
         ("signal", report.signal),
         ("syscall", report.syscall),

@@ -1,4 +1,5 @@
-"""What ``cloister top`` knows: the processes of every browser of this user, asked for at their monitors."""
+"""What ``cloister top`` knows: the processes of every browser of this user, and of every runtime of plugins, asked for
+at their monitors."""
 
 from __future__ import annotations
 
@@ -10,10 +11,10 @@ import time
 
 import msgspec
 
-from cloister.browser import monitor
 from cloister.errors import CloisterError, ProcessError, RequestFailed, TimeoutError
 from cloister.interfaces.base import Request
 from cloister.interfaces.monitor import (
+    BROWSER,
     MAX_TABLE,
     MONITOR,
     Done,
@@ -25,6 +26,7 @@ from cloister.interfaces.monitor import (
 )
 from cloister.ipc import Connection, blob
 from cloister.ipc.codec import decoded
+from cloister.process import monitor
 
 __all__ = ["Lookout", "Seen"]
 
@@ -37,7 +39,8 @@ _ROWS: msgspec.msgpack.Decoder[tuple[ProcessRow, ...]] = msgspec.msgpack.Decoder
 
 @dataclasses.dataclass(frozen=True)
 class Seen:
-    """A process of the browser ``browser`` (the pid of its program, and which of that program's browsers).
+    """A process of the browser, or the runtime of plugins, ``browser`` (the pid of its program, and which of that
+    program's it is).
 
     The rates are those since the look before; at the first look, since the process began.
     """
@@ -72,7 +75,7 @@ class Lookout:
         ]
         now = time.monotonic()
         self._before = {each.key: (now, each.row) for each in seen}
-        self.trouble = self.trouble or ("" if seen else "No browser is running.")
+        self.trouble = self.trouble or ("" if seen else "No browser is running, and no plugin.")
         return seen
 
     async def kill(self, seen: Seen) -> str:
@@ -118,7 +121,9 @@ class Lookout:
             reply, fds = await connection.request(GetProcesses(), timeout=_PATIENCE)
             rows = decoded(_ROWS, blob.unpack(reply.body, fds, MAX_TABLE), "the table")
         except TimeoutError:
-            return (ProcessRow("browser", int(name.partition("-")[0]), "unresponsive"),)
+            pid = int(name.partition("-")[0])
+            before = self._before.get((name.removesuffix(".sock"), pid))
+            return (ProcessRow(before[1].kind if before else BROWSER, pid, "unresponsive"),)
         except (ProcessError, RequestFailed):  # it ends, or it is no browser of ours
             connection.close()
             return ()

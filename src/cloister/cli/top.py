@@ -1,4 +1,4 @@
-"""``cloister top``: the processes of all browsers of this user, live, with what each uses and what holds it."""
+"""``cloister top``: the processes of a user's browsers and plugins, live, with what each uses and what holds it."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cloister.errors import printable
+from cloister.interfaces.monitor import BROWSER, PLUGIN_RUNTIME
 
 from .lookout import Lookout, Seen
 
@@ -137,9 +138,9 @@ class _Screen:
         first = max(0, min(self._at - rows // 2, len(self._seen) - rows))
         shown = self._seen[first : first + rows]
         body = _table(shown, self._at - first) if shown else Text(self._lookout.trouble)
-        browsers = len({each.browser for each in self._seen})
+        programs = len({each.browser for each in self._seen})
         total = sum(each.row.pss_bytes for each in self._seen) / 2**20
-        below = f"{len(self._seen)} processes · {browsers} browsers · {total:.0f} MiB"
+        below = f"{len(self._seen)} processes · {programs} browsers or plugin runtimes · {total:.0f} MiB"
         said = Text(printable(self._said, 200), "yellow")
         self._live.update(Group(body, said, Text(f"{below}   {_HELP}", "dim")), refresh=True)
 
@@ -176,7 +177,7 @@ def _keys(put: Callable[[str], None]) -> Iterator[None]:
 
 def _table(seen: Sequence[Seen], selected: int = -1) -> Table:
     table = Table(box=None, padding=(0, 1), header_style="bold", pad_edge=False)
-    for name in ("kind", "site", "state"):
+    for name in ("kind", "site or plugin", "state"):
         table.add_column(name, no_wrap=True, overflow="ellipsis")
     for name in ("pid", "CPU %", "PSS MiB", "fds", "age", "messages/s"):
         table.add_column(name, no_wrap=True, justify="right")
@@ -188,8 +189,8 @@ def _table(seen: Sequence[Seen], selected: int = -1) -> Table:
 
 def _cells(seen: Seen) -> Iterator[Text]:
     row = seen.row
-    of_browser = row.kind == "browser"
-    yield Text(printable(row.kind if of_browser else f"  {row.kind}"), "bold" if of_browser else "")
+    is_program = row.kind in (BROWSER, PLUGIN_RUNTIME)
+    yield Text(printable(row.kind if is_program else f"  {row.kind}"), "bold" if is_program else "")
     yield Text(printable(row.site))
     yield Text(printable(row.state), "" if row.state in ("running", "spare") else "yellow")
     yield Text(str(row.pid))
@@ -197,7 +198,7 @@ def _cells(seen: Seen) -> Iterator[Text]:
     yield Text(f"{'' if row.exact else '~'}{row.pss_bytes / 2**20:.1f}")
     yield Text("?" if row.descriptors is None else str(row.descriptors))
     yield Text(_age(row.age_seconds))
-    yield Text("" if of_browser else f"{seen.messages_per_second:.1f}")
+    yield Text("" if is_program else f"{seen.messages_per_second:.1f}")
     yield _layers(seen)
 
 

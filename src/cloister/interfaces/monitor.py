@@ -1,4 +1,5 @@
-"""monitor ──> browser. Whoever looks on (``cloister top``) is the client; the browser answers, and asks nothing."""
+"""monitor ──> browser, or runtime of plugins. Whoever looks on (``cloister top``) is the client; the browser or the
+runtime answers, and asks nothing."""
 
 from __future__ import annotations
 
@@ -11,8 +12,10 @@ from .base import Blob, ByteCount, Interface, ProcessId, Reply, Request
 from .control import LayerName
 
 __all__ = [
+    "BROWSER",
     "MAX_TABLE",
     "MONITOR",
+    "PLUGIN_RUNTIME",
     "Done",
     "GetProcesses",
     "KillProcess",
@@ -25,6 +28,10 @@ __all__ = [
 MAX_TABLE = 16 * 2**20
 """Bytes of a table. A row has some 500."""
 
+BROWSER = "browser"
+PLUGIN_RUNTIME = "plugin_runtime"
+"""Kinds of what listens: the first row of a table."""
+
 Name = Annotated[str, Meta(max_length=64)]
 Seconds = Annotated[float, Meta(ge=0, le=1e10)]
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
@@ -32,6 +39,7 @@ Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 class ProcessRow(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """One process. ``site`` is the scheme and host of its page and no more: whoever looks on need not know which page.
+    For a plugin's it is the plugin's name.
 
     ``state`` is "starting", "running", "unresponsive", "spare" (nobody has used it yet), "ended", or for a page that
     has no process any more "crashed" or "discarded", with the pid of the one that it had.
@@ -59,7 +67,7 @@ ProcessRows = Annotated[tuple[ProcessRow, ...], Meta(max_length=20_000)]
 
 
 class ProcessTable(Reply, frozen=True):
-    body: Blob  # ProcessRows in msgpack: the browser itself, then its children
+    body: Blob  # ProcessRows in msgpack: the program itself, then its children
 
 
 class GetProcesses(Request[ProcessTable], frozen=True):
@@ -71,7 +79,7 @@ class Done(Reply, frozen=True):
 
 
 class KillProcess(Request[Done], frozen=True):
-    """End a child of this browser. Fails with NO_PROCESS for any other."""
+    """End a child. Fails with NO_PROCESS for any other."""
 
     pid: ProcessId
 

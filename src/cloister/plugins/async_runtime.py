@@ -42,9 +42,14 @@ class AsyncPluginRuntime:
         modules: Iterable[str] = (),
         cgroups: bool = False,
         allow_degraded: bool = False,
+        crash_reports: bool = True,
     ) -> None:
         self._make = lambda: PluginRuntime(
-            limits=limits, modules=modules, cgroups=cgroups, allow_degraded=allow_degraded
+            limits=limits,
+            modules=modules,
+            cgroups=cgroups,
+            allow_degraded=allow_degraded,
+            crash_reports=crash_reports,
         )
         self._threads = concurrent.futures.ThreadPoolExecutor(_THREADS, "cloister-plugin")
         self._runtime: PluginRuntime | None = None

@@ -344,6 +344,7 @@ class Plugin:
     async def _fork(self) -> HostProcess:
         spec = self.spec
         child, channel = await self._zygotes.fork(spec.preload, spec.options, spec.limits.cpu_percent)
+        child.site = self.name
         return HostProcess(self.name, child, channel, spec.limits, functions=spec.functions, tell=self._hear)
 
     def _exported(self, names: Any) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from typing import Any, Final, Self
 from ..errors import InvalidArgument, PluginError, RuntimeClosed
 from ..interfaces.plugin_host import Language, PreloadOptions
 from ..process.loop_thread import CLOSE_TIMEOUT, LoopThread
+from ..process.monitor import Monitor
 from . import manifest as manifests
 from .capabilities import resolve
 from .events import EventName, Events, PluginEvent
@@ -21,6 +22,7 @@ from .host_process import HostFunctions
 from .limits import Limits
 from .plugin import Plugin, Spec, Status
 from .registry import Registry
+from .watched import WatchedPlugins
 from .zygotes import Zygotes
 
 __all__ = ["PluginRuntime"]
@@ -47,10 +49,12 @@ class PluginRuntime:
         modules: Iterable[str] = (),
         cgroups: bool = False,
         allow_degraded: bool = False,
+        crash_reports: bool = True,
     ) -> None:
         """``limits`` hold for each plugin, unless it is loaded with others. ``modules`` are what plugins may import of
         what is installed here, besides the standard library. ``cgroups``: give each process a cgroup too, where this
         program may make any: the kernel then counts all of its memory, and a start takes some milliseconds more.
+        ``crash_reports``: whether a process that ends as it should not leaves a report for ``cloister crashes``.
 
         Raises :class:`SandboxUnavailable` naming the layers that this kernel lacks, or :class:`LaunchError`.
         """
@@ -60,8 +64,10 @@ class PluginRuntime:
         self._registry = Registry()
         self.events = Events()
         self._thread = LoopThread(lambda: RuntimeClosed("the plugin runtime is closed"))
-        self._zygotes = self._thread.run(_make(allow_degraded, cgroups))
-        self._finalizer = weakref.finalize(self, _close, self._thread, self._zygotes, self._registry)
+        self._zygotes, monitor = self._thread.run(
+            _make(self._registry, allow_degraded, cgroups, crash_reports)
+        )
+        self._finalizer = weakref.finalize(self, _close, self._thread, self._zygotes, self._registry, monitor)
         try:
             self._thread.run(self._zygotes.warm(self._preload))
         except BaseException:
@@ -193,11 +199,20 @@ class PluginRuntime:
         return plugin
 
 
-async def _make(allow_degraded: bool, cgroups: bool) -> Zygotes:
-    return Zygotes(allow_degraded=allow_degraded, cgroups=cgroups)
+async def _make(
+    registry: Registry, allow_degraded: bool, cgroups: bool, crash_reports: bool
+) -> tuple[Zygotes, Monitor | None]:
+    zygotes = Zygotes(allow_degraded=allow_degraded, cgroups=cgroups, crash_reports=crash_reports)
+    return zygotes, Monitor.start(WatchedPlugins(registry, zygotes))
 
 
-def _close(thread: LoopThread, zygotes: Zygotes, registry: Registry) -> None:
+async def _end(zygotes: Zygotes, monitor: Monitor | None) -> None:
+    if monitor is not None:
+        await monitor.close()
+    await zygotes.close()
+
+
+def _close(thread: LoopThread, zygotes: Zygotes, registry: Registry, monitor: Monitor | None) -> None:
     """Also the end of a runtime that nobody closed: dropped, or the program exits, or a copy of it that it forked."""
     if thread.is_closed:
         return
@@ -205,7 +220,7 @@ def _close(thread: LoopThread, zygotes: Zygotes, registry: Registry) -> None:
     for each in leaving:
         _wait(each)
     try:
-        thread.run(zygotes.close(), CLOSE_TIMEOUT)
+        thread.run(_end(zygotes, monitor), CLOSE_TIMEOUT)
     except (RuntimeClosed, concurrent.futures.TimeoutError):
         pass
     finally:

@@ -16,6 +16,7 @@ from ..interfaces.zygote import PreloadKind
 from ..ipc import Channel
 from ..process import ChildProcess, Zygote
 from ..process.cgroups import CgroupParent
+from ..process.crashed import report_crash
 from ..process.keep import Kept
 from ..process.kinds import MODULES, PLUGIN_HOST
 from ..process.throttle import Throttle
@@ -34,10 +35,12 @@ class Zygotes:
     For the running event loop.
     """
 
-    def __init__(self, *, allow_degraded: bool, cgroups: bool) -> None:
+    def __init__(self, *, allow_degraded: bool, cgroups: bool, crash_reports: bool = True) -> None:
         """``cgroups``: whether each process gets a cgroup of its own, where this program may make such. To look for
-        one may move this program (:meth:`CgroupParent.find`)."""
+        one may move this program (:meth:`CgroupParent.find`). ``crash_reports``: whether an end that should not have
+        been leaves one."""
         self._allow_degraded = allow_degraded
+        self._crash_reports = crash_reports
         self._cgroups = CgroupParent.find() if cgroups else None
         self._kept: dict[PreloadOptions, Kept[Zygote]] = {}
         self._starting: dict[PreloadOptions, asyncio.Future[Zygote]] = {}
@@ -63,6 +66,7 @@ class Zygotes:
             here.close()
             raise
         self._children[child] = preload
+        self._report_end(child)
         try:
             self._hold(child, options, cpu_percent)
         except BaseException:
@@ -89,6 +93,16 @@ class Zygotes:
             throttle = Throttle(child.pid, child.pidfd, cpu_percent)
             child.when_ended(throttle.close)
 
+    def _report_end(self, child: ChildProcess) -> None:
+        me = weakref.ref(child)  # a handle that is dropped ends its process
+
+        def ended() -> None:
+            there = me()
+            if self._crash_reports and there is not None and there.ending and there.ending.is_abnormal:
+                self._leave(report_crash(there, plugin=there.site))
+
+        child.when_ended(ended)
+
     def _leave(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
         self._leaving.add(task)
@@ -97,9 +111,14 @@ class Zygotes:
     @property
     def pids(self) -> list[int]:
         """Of the zygotes, their branches, and all that they forked and that lives. From any thread."""
+        return [process.pid for process in self.processes]
+
+    @property
+    def processes(self) -> list[ChildProcess]:
+        """The same, as they are."""
         zygotes = [zygote for kept in list(self._kept.values()) if (zygote := kept.current) is not None]
         standing = [process for zygote in zygotes for process in (zygote.process, *zygote.branches)]
-        return [process.pid for process in (*standing, *self._children) if not process.has_ended]
+        return [process for process in (*standing, *self._children) if not process.has_ended]
 
     async def warm(self, preload: PreloadOptions) -> None:
         """Have the zygote for ``preload`` running. Raises as :meth:`fork`."""
@@ -152,6 +171,8 @@ class Zygotes:
         except BaseException:
             await zygote.close()
             raise
+        for each in (zygote.process, *zygote.branches):
+            self._report_end(each)
         zygote.process.when_ended(lambda: self._ended(preload, zygote))
         for branch in zygote.branches:  # without its one branch it is of no use
             branch.when_ended(lambda: self._ended(preload, zygote))

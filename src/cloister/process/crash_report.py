@@ -73,6 +73,8 @@ class CrashReport(msgspec.Struct, frozen=True, kw_only=True):
     pid: Amount
     site: Annotated[str, Meta(max_length=300)] | None
     """Scheme, host and port of the page that it served."""
+    plugin: Name | None = None
+    """Name of the plugin that it ran."""
     end: Annotated[dict[Name, _Field], Meta(max_length=8)]
     """The class of :mod:`cloister.ends` as ``type``, and its fields."""
     sentence: Words
@@ -96,6 +98,7 @@ class CrashReport(msgspec.Struct, frozen=True, kw_only=True):
         pid: int,
         end: End,
         site: str | None = None,
+        plugin: str | None = None,
         trace: str = "",
         messages: Iterable[tuple[Literal["sent", "received"], str]] = (),
         layers: Iterable[str] = (),
@@ -123,6 +126,7 @@ class CrashReport(msgspec.Struct, frozen=True, kw_only=True):
             kind=kind,
             pid=pid,
             site=_site(site),
+            plugin=plugin,
             end={"type": type(end).__name__, **fields},
             sentence=_private(str(end)),
             signal=died_of,
@@ -144,6 +148,7 @@ class CrashReport(msgspec.Struct, frozen=True, kw_only=True):
             "kind": _name(self.kind),
             "site": None if self.site is None else printable(self.site, 299),
             "end": {_name(k): _words(v) if isinstance(v, str) else v for k, v in self.end.items()},
+            "plugin": None if self.plugin is None else _name(self.plugin),
             "sentence": _words(self.sentence),
             "signal": None if self.signal is None else _name(self.signal),
             "syscall": None if self.syscall is None else _name(self.syscall),

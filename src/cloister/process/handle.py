@@ -92,7 +92,7 @@ class ChildProcess:
         self.pid = pid
         self.channels = tuple(channels)
         self.site: str | None = None
-        """What it works for: scheme, host and port, or None."""
+        """What it works for: scheme, host and port of a page, the name of a plugin, or None."""
         self.why_killed: Callable[[], End | None] = lambda: None
         """Asked when SIGKILL ended it that this process did not send: a cgroup's limit may have."""
         self.started = time.monotonic()

@@ -7,17 +7,18 @@ import logging
 import time
 from typing import Any
 
-from ..process import ChildProcess
+from .handle import ChildProcess
 
 __all__ = ["report_crash"]
 
-log = logging.getLogger("cloister.browser")
+log = logging.getLogger("cloister.process")
 
 _PINGS = ("Ping", "Pong")  # two a second, of no interest
 
 
-async def report_crash(child: ChildProcess) -> None:
-    """Write the report of an ended ``child``. One that cannot be written is logged, and nothing else."""
+async def report_crash(child: ChildProcess, plugin: str | None = None) -> None:
+    """Write the report of an ended ``child``; ``plugin`` is the one that it ran. One that cannot be written is logged,
+    and nothing else."""
     status = child.status
     if status is None:
         return
@@ -26,6 +27,7 @@ async def report_crash(child: ChildProcess) -> None:
         "pid": child.pid,
         "end": child.ending,
         "site": child.site,
+        "plugin": plugin,
         "trace": child.last_words.text if child.last_words else "",
         "messages": [seen for each in child.connections for seen in each.recent() if seen[1] not in _PINGS],
         "layers": child.report.layers if child.report else (),
@@ -41,7 +43,7 @@ async def report_crash(child: ChildProcess) -> None:
 def _write(facts: dict[str, Any], used: dict[str, Any]) -> None:
     """In a thread: it looks up versions and writes a file."""
     try:
-        from ..process.crashes import CrashReport, CrashStore, ResourceUse
+        from .crashes import CrashReport, CrashStore, ResourceUse
 
         CrashStore().write(CrashReport.of(**facts, usage=ResourceUse(**used)))
     except (OSError, ImportError) as error:  # no descriptor is left to read what is imported

@@ -1,6 +1,7 @@
-"""The monitor: a socket in the user's runtime folder at which ``cloister top`` asks a browser what runs.
+"""The monitor: a socket in the user's runtime folder at which ``cloister top`` asks a program what runs: each of its
+browsers has one, and each of its runtimes of plugins.
 
-``$XDG_RUNTIME_DIR/cloister/browsers/PID-N.sock``; N tells the browsers of one program apart. Without a runtime folder
+``$XDG_RUNTIME_DIR/cloister/browsers/PID-N.sock``; N tells those of one program apart. Without a runtime folder
 (XDG Base Directory Specification 0.8) there is no monitor. Nobody but the user gets at the socket: the folder is
 the user's alone, and the kernel says who connects.
 """
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_CLIENTS", "Monitor", "connect", "open_folder", "sockets"]
 
-log = logging.getLogger("cloister.browser")
+log = logging.getLogger("cloister.process")
 
 MAX_CLIENTS = 8
 """Clients at once. One more is turned away."""
@@ -36,7 +37,7 @@ _numbers = itertools.count(1)
 
 
 class Monitor:
-    """Listens for one browser, from :meth:`start` to :meth:`close`."""
+    """Listens for one of them, from :meth:`start` to :meth:`close`."""
 
     def __init__(self, watched: Watched, folder: int, name: str, listener: socket.socket) -> None:
         self._watched = watched
@@ -124,7 +125,7 @@ class Monitor:
 
 
 def open_folder(*, create: bool) -> int:
-    """A descriptor of the folder that has the sockets of this user's browsers; it is the caller's.
+    """A descriptor of the folder that has the sockets of this user's programs; it is the caller's.
 
     Raises FileNotFoundError where there is none, PermissionError where it is not this user's alone.
     """
@@ -162,7 +163,7 @@ def sockets(folder: int) -> dict[str, int]:
 
 
 def connect(folder: int, name: str) -> Channel:
-    """A channel to the browser that listens at ``name``. Raises OSError; ConnectionRefusedError when none does."""
+    """A channel to what listens at ``name``. Raises OSError; ConnectionRefusedError when none does."""
     client = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
     with client:
         client.connect(_path(folder, name))  # at once, or not at all: BlockingIOError when too many wait

@@ -21,8 +21,8 @@ from ..interfaces.monitor import (
 )
 from ..ipc import Channel, Connection, Descriptors, blob
 from ..ipc.connection import CloseHandler, Handler
-from ..process import ChildProcess
-from ..process.usage import usage
+from .handle import ChildProcess
+from .usage import usage
 
 __all__ = ["Census", "Watched", "row"]
 
@@ -30,10 +30,10 @@ _GONE = ("ended", "crashed", "discarded")
 
 
 class Watched(Protocol):
-    """What is watched: the children of one browser."""
+    """What is watched: the children of one browser, or of one runtime of plugins."""
 
     def rows(self) -> list[ProcessRow]:
-        """The browser and each child, without what it uses: nothing that has to be waited for."""
+        """This program and each child, without what it uses: nothing that has to be waited for."""
 
     def kill(self, pid: int) -> bool:
         """End a child; False when ``pid`` is none."""
@@ -43,7 +43,7 @@ class Watched(Protocol):
 
 
 class Census:
-    """Answers the clients of one browser's monitor."""
+    """Answers the clients of one monitor."""
 
     def __init__(self, watched: Watched) -> None:
         self._watched = watched
@@ -71,7 +71,7 @@ class Census:
 
     async def _kill(self, message: KillProcess, _fds: Descriptors) -> Done:
         if not self._watched.kill(message.pid):
-            raise RequestFailed(FailureCode.NO_PROCESS, f"{message.pid} is no child of this browser")
+            raise RequestFailed(FailureCode.NO_PROCESS, f"{message.pid} is no child here")
         return Done()
 
     async def _reload(self, message: ReloadPage, _fds: Descriptors) -> Done:
@@ -86,7 +86,7 @@ class Census:
             code = getattr(error, "code", FailureCode.INTERNAL)
             raise RequestFailed(code, f"the page was not loaded: {type(error).__name__}") from None
         if not found:
-            raise RequestFailed(FailureCode.NO_PROCESS, f"{message.pid} works for no page of this browser")
+            raise RequestFailed(FailureCode.NO_PROCESS, f"{message.pid} works for no page")
         return Done()
 
 
