@@ -82,10 +82,10 @@ def test_json_says_the_same(tmp_path: Path) -> None:
         ('"fs:read" =', '"fs:everything" =', "capabilities", 12),
         ('tables = "^2.1"', 'tables = "new"', "dependencies.tables", 16),
         ("tables =", "csv-cleaner =", "dependencies.csv-cleaner", 16),
-        ("timeout = 5", "timeout = -1", "limits", 21),
+        ("timeout = 5", "timeout = -1", "limits.timeout", 23),
         ("timeout = 5", 'timeout = "soon"', "limits.timeout", 23),
         ("timeout = 5", "patience = 5", "limits.patience", 23),
-        ('memory = "50 MiB"', 'memory = "much"', "limits", 21),
+        ('memory = "50 MiB"', 'memory = "much"', "limits.memory", 22),
     ],
 )
 def test_a_bad_one_is_refused_by_key_and_line(was: str, now: str, key: str, line: int | None) -> None:

@@ -35,6 +35,11 @@ FILE is opened by the browser and handed over: the page cannot reach its neighbo
 """
 CODES = "exit codes: 0 done, 1 the page failed, 2 usage, 3 the sandbox refused, 130 interrupted"
 
+PLUGIN_CODES = (
+    "exit codes: 0 done, 1 the plugin or one of its tests failed, 2 usage, 3 the sandbox refused, 4 it went beyond a "
+    "limit, 5 its process crashed, 130 interrupted"
+)
+
 Run = Callable[[argparse.Namespace], int]
 
 
@@ -211,6 +216,8 @@ def build_parser() -> argparse.ArgumentParser:
     _degraded(demo)
     _looking_on(demo)
 
+    _add_plugin(commands.add_parser("plugin", help="make, check, run and test a plugin", epilog=PLUGIN_CODES))
+
     portal = command(
         "portal", _lazily("portal", "portal"), "sandboxed processes for your other programs, on sockets"
     )
@@ -278,6 +285,52 @@ def _add_transfers(command: Callable[..., argparse.ArgumentParser]) -> None:
     _network(download, None)
     for each in (fetch, download):
         each.set_defaults(viewport=None)
+
+
+def _add_plugin(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(name: str, text: str) -> argparse.ArgumentParser:
+        described = f"{text[0].upper()}{text[1:]}."
+        added = commands.add_parser(name, help=text, description=described, epilog=PLUGIN_CODES)
+        added.set_defaults(run=_lazily(f"plugin_{name}", name))
+        return added
+
+    new = command("new", "a folder with a plugin to begin with; nothing is overwritten")
+    new.add_argument("name", metavar="NAME", help="small letters, digits and hyphens")
+    new.add_argument("--language", choices=("python", "javascript", "wasm", "executable"), default="python",
+                     help="what it is written in (python)")  # fmt: skip
+    new.add_argument("--path", metavar="FOLDER", type=Path, help="where it goes (./NAME)")
+
+    check = command("check", "whether a plugin is in order, and what it asks for")
+    run = command("run", "call a function of a plugin in its sandbox, and print what it returns")
+    test = command("test", "run a plugin's own tests, each in a fresh process of its sandbox")
+    for each in (check, run, test):
+        each.add_argument("path", metavar="PATH", help="a plugin's folder, or its manifest")
+        each.add_argument("--grant", metavar="CAPABILITY[=VALUE]", action="append", default=[],
+                          help="grant it what it asks for, as in fs:read=/srv/data; may be repeated")  # fmt: skip
+        each.add_argument("--limit", metavar="NAME=VALUE", action="append", default=[],
+                          help="what it may use, as in memory=50MiB; may be repeated")  # fmt: skip
+        each.add_argument("--module", metavar="NAME", action="append", default=[],
+                          help="a module that is installed here and that it may import; may be repeated")  # fmt: skip
+        each.add_argument("--with", metavar="PATH", dest="needed", action="append", default=[],
+                          help="load a plugin that it needs before it; may be repeated")  # fmt: skip
+        _degraded(each)
+        _verbose(each)
+    check.add_argument("--json", action="store_true", help="the report for scripts")
+    run.add_argument("function", metavar="FUNCTION", help="what to call")
+    run.add_argument("arguments", metavar="ARG", nargs="*",
+                     help="JSON, else text; @FILE is the bytes of a file, @- of standard input")  # fmt: skip
+    run.add_argument(
+        "--args", metavar="FILE|-", help="a list of arguments, or an object of named ones, in JSON"
+    )
+    run.add_argument(
+        "--timeout", metavar="SECONDS", type=seconds, help="for the call, or for each value of a stream"
+    )
+    run.add_argument(
+        "--json", action="store_true", help="the result as JSON; a stream as a line for each value"
+    )
+    test.add_argument("-k", dest="only", metavar="TEXT", help="only tests with TEXT in their name")
 
 
 def _add_crashes(parser: argparse.ArgumentParser) -> None:

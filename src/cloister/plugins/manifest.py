@@ -93,6 +93,8 @@ def parse(text: str, source: str = "manifest", *, is_json: bool = False) -> Mani
         manifest = msgspec.convert(data, type=Manifest)
     except msgspec.ValidationError as error:
         key, why = _key_of(str(error))
+        if key == "limits" and (limit := re.match(r"([a-z_]+)(?::| is) ", why)):  # what Limits itself refused
+            key = f"limits.{limit[1].replace('_', '-')}"
         raise ManifestError(source, key, find(text, key), why) from None
     _check(manifest, lambda key, why: ManifestError(source, key, find(text, key), why))
     return manifest

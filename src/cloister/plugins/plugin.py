@@ -173,6 +173,7 @@ class Plugin:
         self._output_size = 0
         self._logs: collections.deque[LogLine] = collections.deque(maxlen=_LOGS_KEPT)
         self._log = logging.getLogger(f"cloister.plugin.{spec.name}")
+        self._output_log = self._log.getChild("output")
 
     def __repr__(self) -> str:
         return f"<Plugin {self.name} {self.status}>"
@@ -415,6 +416,8 @@ class Plugin:
             self._logs.append(LogLine(said.level, printable(said.logger, 200), text))
             self._log.log(said.level, "%s", text)
             return
+        if self._output_log.isEnabledFor(logging.DEBUG):
+            self._output_log.debug("%s", said.text)
         self._output.append(said.text)
         self._output_size += len(said.text)
         while self._output_size - len(self._output[0]) > _OUTPUT_KEPT:

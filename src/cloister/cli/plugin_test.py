@@ -1,0 +1,140 @@
+"""``cloister plugin test``: a plugin's own tests, each in a fresh process of the plugin."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import Meta
+
+import cloister
+from cloister.errors import CloisterError, PluginError, PluginRaised, printable
+from cloister.plugins.manifest import Manifest, read_source
+from cloister.plugins.plugin import Plugin
+from cloister.plugins.runtime import PluginRuntime
+
+from . import output
+from .failure import CommandError
+from .plugin import FAILED, failures, indented, loaded, manifest_of
+
+__all__ = ["test"]
+
+_RUNNER: Final = Path(cloister.__file__).parent / "plugin_host" / "test_runner.py"
+_MOST_FILES: Final = 256
+
+Words = Annotated[str, Meta(max_length=4000)]
+Test = tuple[Annotated[str, Meta(max_length=500)], Annotated[str, Meta(max_length=500)]]
+Tests = Annotated[tuple[Test, ...], Meta(max_length=10_000)]
+
+
+class _Failure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a plugin's process says of a test that did not pass: its own words."""
+
+    what: Words
+    line: Annotated[int, Meta(ge=0, le=2**31)] = 0
+    code: Words = ""
+    traceback: Annotated[str, Meta(max_length=30_000)] = ""
+    skipped: bool = False
+
+
+def test(arguments: Namespace) -> int:
+    """Load the plugin, then run each of its tests; 1 unless there are some and all of them pass."""
+    with failures() as codes:
+        file, manifest = manifest_of(arguments.path)
+        with loaded(arguments, file) as (runtime, plugin):
+            return _all(_Suite(runtime, plugin, manifest, file.parent), arguments.only)
+    return codes[0]
+
+
+def _all(suite: _Suite, only: str | None) -> int:
+    failed = passed = skipped = 0
+    for each in suite.tests():
+        name = f"{each[0]}::{each[1]}"
+        if only is not None and only not in name:
+            continue
+        began = time.monotonic()
+        failure = suite.run(each)
+        took = f"{(time.monotonic() - began) * 1000:.0f} ms"
+        if failure is None:
+            passed += 1
+            _say(f"ok      {name} {took}")
+        elif failure.skipped:
+            skipped += 1
+            _say(f"skipped {name}: {failure.what}")
+        else:
+            failed += 1
+            _say(f"FAILED  {name} {took}")
+            _say("\n".join(_lines(each[0], failure)), indent=True)
+    if not passed + failed + skipped:
+        raise CommandError(
+            f"there are no tests{'' if only is None else ' of that name'}: {suite.where}", FAILED
+        )
+    _say(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
+    return FAILED if failed else 0
+
+
+def _lines(file: str, failure: _Failure) -> Iterator[str]:
+    yield f"{file}:{failure.line}: {failure.what}" if failure.line else failure.what
+    yield from (f"    {line}" for line in failure.code.split("\n"))
+    yield failure.traceback
+
+
+def _say(text: str, *, indent: bool = False) -> None:
+    line = indented(text) if indent else f"{printable(text, 5000)}\n"
+    output.write("-", line.encode(errors="replace"))
+
+
+class _Suite:
+    """The tests of a plugin in Python: functions ``test*`` in files ``test*.py`` beside its source."""
+
+    where = "functions test_* in files test_*.py beside the source"
+
+    def __init__(self, runtime: PluginRuntime, plugin: Plugin, manifest: Manifest, folder: Path) -> None:
+        place = (folder / manifest.source).parent
+        files = sorted(path for path in place.glob("test*.py") if path.name != Path(manifest.source).name)
+        if len(files) > _MOST_FILES:
+            raise CommandError(f"{place}: more than {_MOST_FILES} files of tests", FAILED)
+        self._what = (
+            manifest.name,
+            Path(manifest.source).name,
+            read_source(manifest, folder),
+            {path.name: read_source(_beside(manifest, path.name), folder) for path in files},
+        )
+        # The plugin's grants and limits, and its manifest no more: that says what *its* source exports.
+        spec = dataclasses.replace(plugin.spec, code=_RUNNER.read_bytes(), manifest=None)
+        self._plugin = runtime.plugin(spec)
+
+    def tests(self) -> list[Test]:
+        found = _judged(self._plugin.call("names", *self._what), Tests)
+        return [*found]
+
+    def run(self, test: Test) -> _Failure | None:
+        """In a process that nothing has run in before."""
+        self._plugin.restart()
+        try:
+            told = self._plugin.call("run", self._what, *test)
+        except PluginRaised as error:  # outside the test: the source, or the file of tests
+            return _Failure(
+                what=f"{error.type_name}: {error.message}"[:4000], traceback=error.traceback[:30_000]
+            )
+        except CloisterError as error:
+            return _Failure(what=printable(str(error), 2000))
+        return None if told is None else _judged(told, _Failure)
+
+
+def _judged(told: Any, kind: Any) -> Any:
+    """What came from the plugin's process, if it is of that type."""
+    try:
+        return msgspec.convert(told, kind)
+    except msgspec.ValidationError as error:
+        raise PluginError(f"the plugin did not let its tests be run: {error}") from None
+
+
+def _beside(manifest: Manifest, name: str) -> Manifest:
+    source = str(Path(manifest.source).with_name(name))
+    return msgspec.structs.replace(manifest, source=source)
