@@ -46,6 +46,8 @@ from .host_process import Answer, HostFunctions, HostProcess
 from .invocation import Invocation
 from .limits import Limits
 from .manifest import Manifest
+from .status import Crashed, Running, Status, Terminated, Unresponsive, status_of
+from .stream import Stream
 from .zygotes import Zygotes
 
 __all__ = [
@@ -68,36 +70,6 @@ _OUTPUT_KEPT: Final = 64 * 1024  # characters
 _LOGS_KEPT: Final = 1000
 _MOST_FUNCTIONS: Final = 256
 """Functions of the host's program that one process of a pool keeps; with more it is replaced."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Running:
-    """It has a process, which answers or has nothing to do."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Crashed:
-    """Its process ended by itself; the next call starts a new one."""
-
-    exit_code: int | None
-    signal: int | None
-
-
-@dataclasses.dataclass(frozen=True)
-class Terminated:
-    """Its process was ended, for ``reason``; unless it was unloaded, the next call starts a new one."""
-
-    reason: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Unresponsive:
-    """It works on a call, and has not said anything for ``seconds``."""
-
-    seconds: float
-
-
-Status = Running | Crashed | Terminated | Unresponsive
 
 
 class LogLine(NamedTuple):
@@ -137,17 +109,6 @@ class Spec:
             result=self.limits.bytes_of("result"),
             environment=self.held.environment,
         )
-
-
-def _status_of(end: ends.End | None) -> Status:
-    match end:
-        case ends.Killed(reason=reason):
-            return Terminated(reason)
-        case ends.Crashed(signal=number):
-            return Crashed(None, number)
-        case ends.Exited(code=code):
-            return Crashed(code, None)
-    return Terminated("it is being ended" if end is None else str(end))
 
 
 class Plugin:
@@ -191,7 +152,7 @@ class Plugin:
         if process.is_alive:
             silent = time.monotonic() - process.heard
             return Unresponsive(silent) if asked is not None and silent > _SILENCE else Running()
-        return _status_of(process.end)
+        return status_of(process.end)
 
     @property
     def pid(self) -> int | None:
@@ -422,41 +383,3 @@ class Plugin:
         self._output_size += len(said.text)
         while self._output_size - len(self._output[0]) > _OUTPUT_KEPT:
             self._output_size -= len(self._output.popleft())
-
-
-class Stream(Iterator[Any]):
-    """What a generator of a plugin yields, as it is asked for: the plugin works on the next value only then.
-
-    Its process ends it, as does :meth:`close`, and leaving the ``with`` block.
-    """
-
-    def __init__(self, plugin: Plugin, process: HostProcess, number: int) -> None:
-        self._plugin = plugin
-        self._process = process
-        self._number = number
-        self._done = False
-
-    def __next__(self) -> Any:
-        return self.next()
-
-    def next(self, timeout: float | None = None) -> Any:
-        """The next value, within ``timeout`` seconds. Raises StopIteration at the end."""
-        if self._done:
-            raise StopIteration
-        try:
-            return self._plugin.next_of(self._process, self._number, timeout)
-        except BaseException:
-            self._done = True
-            raise
-
-    def close(self) -> None:
-        """Have the plugin close its generator. Closing twice is fine."""
-        if not self._done:
-            self._done = True
-            self._plugin.close_stream(self._process, self._number)
-
-    def __enter__(self) -> Stream:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self.close()
