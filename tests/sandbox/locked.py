@@ -112,7 +112,7 @@ class Sandbox:
     def _lock_down_and_try(self, attempt: Callable[[], object], answer: int) -> None:
         sandbox.shed([answer, *self.keep])
         if self.isolated:
-            sandbox.enter_empty_root(self.policy.read_paths)
+            sandbox.enter_empty_root(self.policy.read_paths, self.policy.files)
         self.switch_off()
         try:
             report = sandbox.enter(self.policy, allow_degraded=self.allow_degraded)

@@ -40,7 +40,7 @@ def _nothing(*_arguments: Any) -> None:
 _SWITCHES: Final[dict[str, tuple[Any, str, Callable[..., Any]]]] = {
     Layer.SECCOMP: (seccomp, "available", lambda: False),
     Layer.LANDLOCK: (landlock, "abi", lambda: 0),
-    Layer.EMPTY_ROOT: (sandbox, "enter_empty_root", lambda _paths: False),
+    Layer.EMPTY_ROOT: (sandbox, "enter_empty_root", lambda *_paths: False),
     Layer.LIMITS: (Limits, "apply", _nothing),
     Layer.NO_EXECUTABLE_MEMORY: (privileges, "refuse_executable_memory", lambda: False),
 }

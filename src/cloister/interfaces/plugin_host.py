@@ -45,6 +45,7 @@ Identifier = Annotated[str, Meta(min_length=1, max_length=128)]
 BufferCount = Annotated[int, Meta(ge=0, le=MAX_BUFFERS)]
 StreamId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Path = Annotated[str, Meta(pattern=r"^/[^\x00]{0,4095}\Z")]
+Paths = Annotated[tuple[Path, ...], Meta(max_length=256)]
 Variable = Annotated[str, Meta(min_length=1, max_length=2048)]
 
 
@@ -62,9 +63,12 @@ class PreloadOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     modules: Annotated[tuple[ModuleName, ...], Meta(max_length=64)] = ()
     """Imported before lock-down, besides the standard library; their folders stay readable."""
-    read_paths: Annotated[tuple[Path, ...], Meta(max_length=256)] = ()
+    read_paths: Paths = ()
     threads: bool = False
     language: Language = Language.PYTHON
+    write_paths: Paths = ()
+    delete_paths: Paths = ()
+    metadata_paths: Paths = ()
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -89,6 +93,7 @@ class Outcome(enum.StrEnum):
     TOO_LARGE = "too_large"
     NO_MEMORY = "no_memory"
     NO_FUNCTION = "no_function"
+    REFUSED = "refused"  # something that was granted is of no use to it
 
 
 class Raised(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

@@ -49,7 +49,9 @@ _SEND_TIMEOUT: Final = (
 class Conversation:
     """Until the host asks to end, or is gone."""
 
-    def __init__(self, control: Channel, work: Channel, options: Options) -> None:
+    def __init__(self, control: Channel, work: Channel, options: Options, refusal: str = "") -> None:
+        """``refusal``: why nothing is to be loaded."""
+        self._refusal = refusal
         self._control = control
         self._work = work
         self._options = options
@@ -103,6 +105,8 @@ class Conversation:
 
     def _do(self, message: Message, fds: Descriptors) -> Finished | Streaming | Outcome:
         match message:
+            case Load() | LoadFunction() if self._refusal:
+                return Finished(Outcome.REFUSED, Raised("CapabilityRefused", self._refusal[:4000]))
             case Load():
                 return Finished(Outcome.VALUE, self._plugin.load(message.name, _bytes(message.body, fds)))
             case LoadFunction():

@@ -16,7 +16,7 @@ from cloister.sandbox import enter
 from . import library
 from .conversation import Conversation
 from .sandbox import POLICY as _DEFAULT
-from .sandbox import policy, with_limits
+from .sandbox import policy, unusable, with_limits
 
 __all__ = ["POLICY", "main", "preload"]
 
@@ -44,11 +44,13 @@ def preload(options: bytes) -> None:
 def main(start: Start) -> None:
     """Lock down, then serve."""
     options = msgspec.msgpack.decode(start.options, type=Options)
-    report = enter(with_limits(POLICY, options, _used), allow_degraded=start.allow_degraded)
+    mine = with_limits(POLICY, options, _used)
+    report = enter(mine, allow_degraded=start.allow_degraded)
     ready = Ready(tuple(report.layers), tuple(report.missing))
     start.control.send(codec(CONTROL, "server").encode(Packet.EVENT, 0, ready))
     os.environ.update(options.environment)
-    Conversation(start.control, start.channels[0], options).serve()
+    refusal = unusable(mine, report)
+    Conversation(start.control, start.channels[0], options, refusal).serve()
 
 
 def _memory_in_use() -> tuple[int, int]:

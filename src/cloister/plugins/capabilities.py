@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from ..errors import CapabilityRefused
+from .mounts import check_mounts
 
 __all__ = ["ABOUT", "AVAILABLE", "Held", "check_known", "covers", "resolve"]
 
@@ -20,9 +21,9 @@ T = TypeVar("T", str, PurePosixPath)
 
 ABOUT: Final[Mapping[str, str]] = {
     "fs:read": "read the files and folders that are listed: Landlock, and a file tree that holds nothing else",
-    "fs:write": "write in the folders that are listed",
-    "fs:delete": "delete what is in the folders that are listed",
-    "fs:metadata": "learn names, sizes and times of what is in the folders that are listed",
+    "fs:write": "make and write files and folders in those that are listed",
+    "fs:delete": "delete what is in the folders that are listed; with fs:write, rename it",
+    "fs:metadata": "learn names, sizes and times of what is in the folders that are listed, without reading it",
     "net:request": "request from the hosts that are listed",
     "net:dns": "look up names",
     "net:listen": "listen for connections",
@@ -35,7 +36,7 @@ ABOUT: Final[Mapping[str, str]] = {
 }
 """Every capability, and what it is for."""
 
-AVAILABLE: Final = frozenset({"fs:read", "sys:env", "sys:time"})
+AVAILABLE: Final = frozenset({"fs:read", "fs:write", "fs:delete", "fs:metadata", "sys:env", "sys:time"})
 """Those that this version holds a plugin to. Granting another one is refused: it would be a promise without a wall."""
 
 
@@ -88,7 +89,9 @@ def resolve(
 
     def paths(name: str) -> tuple[str, ...]:
         mine, theirs = ([_resolved(name, path) for path in side.get(name, ())] for side in (wanted, granted))
-        return tuple(str(path) for path in _narrower(mine, theirs, lambda a, b: b.is_relative_to(a)))
+        both = _narrower(mine, theirs, lambda a, b: b.is_relative_to(a))
+        check_mounts(name, both)
+        return tuple(map(str, both))
 
     def names(name: str) -> tuple[str, ...]:
         return tuple(_narrower([*wanted.get(name, ())], [*granted.get(name, ())], covers))

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from .. import ends
 from ..errors import (
+    CapabilityRefused,
     InvalidArgument,
     NoSuchFunction,
     NotSendable,
@@ -97,7 +98,13 @@ class Spec:
     @property
     def preload(self) -> PreloadOptions:
         return PreloadOptions(
-            self.modules, self.held.read_paths, bool(self.limits.threads), language=self.language
+            self.modules,
+            self.held.read_paths,
+            bool(self.limits.threads),
+            language=self.language,
+            write_paths=self.held.write_paths,
+            delete_paths=self.held.delete_paths,
+            metadata_paths=self.held.metadata_paths,
         )
 
     @property
@@ -350,6 +357,8 @@ class Plugin:
                 raise NotSendable(f"{self.name}: {printable(told.message)}")
             case Outcome.TOO_LARGE:
                 raise ResultLimit(f"{self.name}: {printable(told.message)}")
+            case Outcome.REFUSED:
+                raise CapabilityRefused(f"{self.name}: {printable(told.message)}")
             case Outcome.NO_FUNCTION:
                 raise NoSuchFunction(f"{self.name} has no function {printable(told.message, 80)}")
         raise PluginRaised(self.name, told.type_name, told.message, told.traceback)

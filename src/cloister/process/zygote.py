@@ -203,7 +203,7 @@ class _Branching:
         os.environ.clear()
         gc.freeze()
         policy = sandbox.zygote_policy([module.POLICY])
-        sandbox.enter_empty_root(policy.read_paths)
+        sandbox.enter_empty_root(policy.read_paths, policy.files)
         report = sandbox.enter(policy, allow_degraded=start.allow_degraded)
         _Branch(start.control, module).serve(Ready(tuple(report.layers), tuple(report.missing)))
 

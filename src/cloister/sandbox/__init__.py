@@ -15,6 +15,7 @@ machine offers.
 """
 
 from .empty_root import enter_empty_root
+from .files import Files
 from .layers import ABOUT, Layer, in_force
 from .limits import Limits
 from .lockdown import enter, prepare
@@ -30,6 +31,7 @@ __all__ = [
     "NAMESPACES",
     "REQUIRED",
     "ZYGOTE",
+    "Files",
     "Layer",
     "LayerStatus",
     "Limits",

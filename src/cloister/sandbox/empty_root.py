@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
 from cloister.errors import LaunchError
 
+from .files import Files
 from .kernel import libc, syscall
 from .layers import Layer, in_force, mark
 from .paths import mount_points
@@ -33,6 +34,7 @@ _AT_RECURSIVE: Final = 0x8000
 
 # The one folder that is sure to be there, and that nothing is ever bound from.
 _STAGE: Final = "/proc"
+_NO_FILES: Final = Files()
 
 
 class _MountAttr(ctypes.Structure):
@@ -44,10 +46,11 @@ class _MountAttr(ctypes.Structure):
     )
 
 
-def enter_empty_root(paths: Iterable[str]) -> bool:
+def enter_empty_root(paths: Iterable[str], files: Files = _NO_FILES) -> bool:
     """Make the root of this process an empty folder that holds ``paths``, at the same places, and what symlinks
-    in them lead to; all of it read-only, without devices, setuid or executables. The rest cannot be named any
-    more: open first what is needed. There is no /proc and no /dev.
+    in them lead to, and ``files``; all of it without devices, setuid or executables, and read-only but for what of
+    ``files`` is to be changed. The rest cannot be named any more: open first what is needed. There is no /proc and no
+    /dev.
 
     Returns ``False``, and does nothing, where that cannot be had: in a process that :func:`isolate` did not put into a
     mount namespace, unless it may call chroot(2) and there are no ``paths``. Paths that are not there are skipped.
@@ -56,12 +59,13 @@ def enter_empty_root(paths: Iterable[str]) -> bool:
         LaunchError: the kernel refused a mount.
     """
     binds = mount_points(paths)
+    places = files.places()
     if Layer.MOUNT_NAMESPACE in in_force():
         try:
-            build(binds)
+            build({**binds, **{path: path for path in places}}, {path for path in places if places[path]})
         except OSError as error:
             raise LaunchError(f"the process could not be given an empty root: {error}") from error
-    elif binds or not _change_root():
+    elif binds or files.all or not _change_root():
         return False
     mark({Layer.EMPTY_ROOT})
     return True
@@ -89,8 +93,10 @@ def _change_root() -> bool:
     return True
 
 
-def build(binds: Mapping[str, str]) -> None:
-    """Make the root a folder that holds ``binds``: where each is to be, and which real file or folder it is.
+def build(binds: Mapping[str, str], writable: Collection[str] = ()) -> None:
+    """Make the root a folder that holds ``binds``: where each is to be, and which real file or folder it is, each
+    before what is inside it. Those that are ``writable`` can be changed as far as their file system can; what is
+    mounted inside them cannot.
 
     Raises:
         OSError: the kernel refused a mount.
@@ -109,16 +115,18 @@ def build(binds: Mapping[str, str]) -> None:
     syscall("pivot_root", b".", b".")
     syscall("umount2", b".", _DETACH)
     os.chdir("/")
-    attributes = _MountAttr(attr_set=_ATTR_RDONLY | _ATTR_NOSUID | _ATTR_NODEV | _ATTR_NOEXEC)
     # Linux 5.12; MS_REMOUNT would leave the mounts inside a bound folder writable.
-    syscall(
-        "mount_setattr",
-        _AT_FDCWD,
-        b"/",
-        _AT_RECURSIVE,
-        ctypes.byref(attributes),
-        ctypes.sizeof(attributes),
-    )
+    _set("/", _MountAttr(attr_set=_ATTR_RDONLY | _ATTR_NOSUID | _ATTR_NODEV | _ATTR_NOEXEC), _AT_RECURSIVE)
+    for place in writable:
+        try:
+            _set(place, _MountAttr(attr_clr=_ATTR_RDONLY), 0)
+        except PermissionError:
+            continue  # it was read-only before, and stays so
+
+
+def _set(place: str, attributes: _MountAttr, flags: int) -> None:
+    size = ctypes.sizeof(attributes)
+    syscall("mount_setattr", _AT_FDCWD, os.fsencode(place), flags, ctypes.byref(attributes), size)
 
 
 def _bind(real: str, place: Path) -> None:

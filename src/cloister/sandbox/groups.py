@@ -183,6 +183,45 @@ _READ_FILES: Final[Group] = (
     _some("fcntl", _one_of(1, 1, 2), "close on exec, the older way (F_GETFD, F_SETFD)"),
 )
 
+# Of what can be asked for besides: no O_TMPFILE (a file without a name), O_PATH, O_ASYNC. To write and
+# O_RDONLY | O_TRUNC both change a file, and Landlock before Linux 6.2 knows nothing of the second.
+_ACCESS_MODE: Final = 0o3
+_NOT_FOR_WRITING: Final = 0o20000000 | 0o10000000 | 0o20000
+# A setuid file in a folder of the user's would run as the user, for whoever runs it.
+_SPECIAL_MODES: Final = 0o7000
+
+
+def _writing(flags: int, mode: int) -> tuple[Alternative, ...]:
+    """``open`` to write (1), or to read and write (2); the arguments are counted from 0."""
+    wanted = _ACCESS_MODE | _NOT_FOR_WRITING
+    return tuple((Check(flags, how, mask=wanted), Check(mode, 0, mask=_SPECIAL_MODES)) for how in (1, 2))
+
+
+# What Landlock has no right for is in none of these: chmod, chown, utimensat, setxattr and truncate by name would reach
+# what the user may change anywhere, where there is no file tree of its own. Nor are links, and files that are none.
+_WRITE_FILES: Final[Group] = (
+    _some("openat", _writing(2, 3), "make files and write them, where it was granted"),
+    _some("open", _writing(1, 2), "the same, by musl"),
+    _any("ftruncate lseek writev pwrite64 fsync fdatasync", "write them, and wait until they are written"),
+    _some("ioctl", _one_of(1, 0x5451), "close on exec (FIOCLEX), which Python's tempfile asks for"),
+    _some("mkdirat", ((Check(2, 0, mask=_SPECIAL_MODES),),), "make folders"),
+    _some("mkdir", ((Check(1, 0, mask=_SPECIAL_MODES),),), "the same"),
+)
+
+_AT_REMOVEDIR: Final = 0x200
+
+_DELETE_FILES: Final[Group] = (
+    _any("unlink rmdir", "delete files and folders, where it was granted"),
+    _some("unlinkat", _one_of(2, 0, _AT_REMOVEDIR), "the same"),
+)
+
+_RENAME_NOREPLACE: Final = 1
+
+_RENAME_FILES: Final[Group] = (
+    _any("rename renameat", "rename what it may both write and delete"),
+    _some("renameat2", _one_of(4, 0, _RENAME_NOREPLACE), "the same; no exchange, no whiteout"),
+)
+
 # CLONE_VM, FS, FILES, SIGHAND, THREAD, SYSVSEM, SETTLS, PARENT_SETTID, CHILD_CLEARTID: pthread_create() of
 # glibc; musl adds CLONE_DETACHED, which does nothing.
 _NEW_THREAD: Final = 0x003D0F00
@@ -253,6 +292,9 @@ GROUPS: Final[Mapping[str, Group]] = {
     "inherited_sockets": _INHERITED_SOCKETS,
     "sockets": _SOCKETS,
     "read_files": _READ_FILES,
+    "write_files": _WRITE_FILES,
+    "delete_files": _DELETE_FILES,
+    "rename_files": _RENAME_FILES,
     "threads": _THREADS,
     "fork": _FORK,
     "lockdown": _LOCKDOWN,
@@ -269,6 +311,8 @@ _DENIED_QUIETLY: Final[Mapping[int, str]] = {
         # fontconfig writing its cache
         "mkdir mkdirat rename renameat renameat2 unlink unlinkat rmdir link linkat symlink symlinkat "
         "chmod fchmod fchmodat utime utimes utimensat truncate pwrite64 pwritev writev "
+        # Python's shutil copies a file by it, or by reading and writing.
+        "sendfile "
         # Terminals (isatty), locks, netlink (getaddrinfo), nscd.
         "ioctl fcntl socket getsockopt setsockopt getsockname getpeername "
         # How many processors, how much memory, which system, which user: each has a fallback.

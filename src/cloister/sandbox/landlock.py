@@ -13,6 +13,7 @@ import stat
 from collections.abc import Iterable
 from typing import Final
 
+from .files import Files
 from .kernel import syscall
 from .layers import Layer
 from .paths import targets
@@ -22,8 +23,15 @@ __all__ = ["abi", "descriptors", "forget", "layers", "prepare", "restrict", "why
 # include/uapi/linux/landlock.h
 _CREATE_RULESET_VERSION: Final = 1
 _RULE_PATH_BENEATH: Final = 1
+_WRITE_FILE: Final = 1 << 1
 _READ_FILE: Final = 1 << 2
 _READ_DIR: Final = 1 << 3
+_REMOVE_DIR: Final = 1 << 4
+_REMOVE_FILE: Final = 1 << 5
+_MAKE_DIR: Final = 1 << 7
+_MAKE_REG: Final = 1 << 8
+_REFER: Final = 1 << 13
+_TRUNCATE: Final = 1 << 14
 _BIND_TCP: Final = 1 << 0
 _CONNECT_TCP: Final = 1 << 1
 _BIND_UDP: Final = 1 << 2
@@ -41,6 +49,21 @@ _SCOPE_SINCE: Final = 6  # Linux 6.12
 _LOG_SINCE: Final = 7  # Linux 6.15
 _TSYNC_SINCE: Final = 8  # Linux 7.0
 _UDP_SINCE: Final = 10  # Linux 7.2
+
+
+_READ: Final = _READ_FILE | _READ_DIR
+# To move a file to another folder takes REFER on both, and the right to delete it where it was, and what it replaces.
+_WRITE: Final = _WRITE_FILE | _TRUNCATE | _MAKE_DIR | _MAKE_REG | _REFER
+_DELETE: Final = _REMOVE_FILE | _REMOVE_DIR
+_OF_A_FILE: Final = _READ_FILE | _WRITE_FILE | _TRUNCATE
+"""The rights that a rule on a file can give; the others are a folder's."""
+
+_RESOLVE_NO_SYMLINKS: Final = 0x04  # include/uapi/linux/openat2.h, Linux 5.6
+_AT_FDCWD: Final = -100
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
 
 
 class _RulesetAttr(ctypes.Structure):
@@ -90,17 +113,18 @@ def layers(version: int) -> frozenset[Layer]:
 
 
 # Rulesets made ahead of time: walking the folders for symlinks takes longer than a child's whole start.
-_rulesets: dict[tuple[tuple[str, ...], bool], int] = {}
+_rulesets: dict[tuple[tuple[str, ...], Files, bool], int] = {}
+_NO_FILES: Final = Files()
 
 
-def prepare(version: int, read_paths: tuple[str, ...], *, connects: bool) -> None:
+def prepare(version: int, read_paths: tuple[str, ...], files: Files = _NO_FILES, *, connects: bool) -> None:
     """Make the ruleset that :func:`restrict` will use for the same arguments, here or after a fork.
 
     Raises:
         OSError: the kernel refused the ruleset. A path that is not there is skipped.
     """
-    if (read_paths, connects) not in _rulesets:
-        _rulesets[read_paths, connects] = _ruleset(version, targets(read_paths), connects)
+    if (read_paths, files, connects) not in _rulesets:
+        _rulesets[read_paths, files, connects] = _ruleset(version, targets(read_paths), files, connects)
 
 
 def descriptors() -> frozenset[int]:
@@ -114,24 +138,28 @@ def forget() -> None:
         os.close(_rulesets.popitem()[1])
 
 
-def restrict(version: int, read_paths: tuple[str, ...], *, connects: bool) -> None:
+def restrict(version: int, read_paths: tuple[str, ...], files: Files = _NO_FILES, *, connects: bool) -> None:
     """Hold this thread (from version 8 on, every thread) and all that it starts, for good: it may read ``read_paths``
-    and what symlinks in them lead to, and with ``connects`` connect TCP sockets and use UDP. Needs no_new_privs.
+    and what symlinks in them lead to, do with ``files`` what those say, and with ``connects`` connect TCP sockets and
+    use UDP. Needs no_new_privs.
+
+    Before version 3 truncating is not held, nor is looking at a file's size and times in any: the callers' filter and
+    file tree are there for that. Before version 2 nothing moves from one folder to another.
 
     Raises:
         OSError: the kernel refused (E2BIG: 16 rulesets hold it already).
     """
-    prepare(version, read_paths, connects=connects)
+    prepare(version, read_paths, files, connects=connects)
     flags = 0
     if version >= _LOG_SINCE:
         # A page could fill the machine's audit log with what it is denied.
         flags |= _LOG_SAME_EXEC_OFF
     if version >= _TSYNC_SINCE:
         flags |= _TSYNC
-    syscall("landlock_restrict_self", _rulesets[read_paths, connects], flags)
+    syscall("landlock_restrict_self", _rulesets[read_paths, files, connects], flags)
 
 
-def _ruleset(version: int, read_paths: Iterable[str], connects: bool) -> int:
+def _ruleset(version: int, read_paths: Iterable[str], files: Files, connects: bool) -> int:
     rights = next(count for since, count in _FILE_RIGHTS if version >= since)
     attributes = _RulesetAttr(handled_access_fs=(1 << rights) - 1)
     size = 8
@@ -146,23 +174,40 @@ def _ruleset(version: int, read_paths: Iterable[str], connects: bool) -> int:
     ruleset = syscall("landlock_create_ruleset", ctypes.byref(attributes), size, 0)
     try:
         for path in read_paths:
-            _allow_reading(ruleset, path)
+            _allow(ruleset, path, _READ, resolve=0)
+        for paths, granted in (
+            (files.read, _READ),
+            (files.write, _WRITE),
+            (files.delete, _DELETE),
+            (files.metadata, _READ_DIR),
+        ):
+            for path in paths:
+                known = granted & attributes.handled_access_fs
+                _allow(ruleset, path, known, resolve=_RESOLVE_NO_SYMLINKS)
     except OSError:
         os.close(ruleset)
         raise
     return ruleset
 
 
-def _allow_reading(ruleset: int, path: str) -> None:
+def _allow(ruleset: int, path: str, rights: int, *, resolve: int) -> None:
+    """Below ``path``; one that is not there, or not without a symlink where ``resolve`` says so, is skipped."""
+    how = _OpenHow(os.O_PATH | os.O_CLOEXEC, 0, resolve)
     try:
-        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        if resolve:
+            name = os.fsencode(path)
+            descriptor = syscall("openat2", _AT_FDCWD, name, ctypes.byref(how), ctypes.sizeof(how))
+        else:
+            descriptor = os.open(path, how.flags)
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EACCES):
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ELOOP):
             return
         raise
     try:
-        folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
-        rule = _PathBeneathAttr(_READ_FILE | _READ_DIR if folder else _READ_FILE, descriptor)
-        syscall("landlock_add_rule", ruleset, _RULE_PATH_BENEATH, ctypes.byref(rule), 0)
+        if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            rights &= _OF_A_FILE
+        if rights:
+            rule = _PathBeneathAttr(rights, descriptor)
+            syscall("landlock_add_rule", ruleset, _RULE_PATH_BENEATH, ctypes.byref(rule), 0)
     finally:
         os.close(descriptor)

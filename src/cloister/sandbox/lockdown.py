@@ -49,7 +49,7 @@ def enter(policy: Policy, *, allow_degraded: bool = False) -> Report:
     policy.limits.apply()
     held.add(Layer.LIMITS)
     if version:
-        landlock.restrict(version, policy.read_paths, connects=policy.connects)
+        landlock.restrict(version, policy.read_paths, policy.files, connects=policy.connects)
         held |= landlock.layers(version)
     if "fork" not in policy.groups:
         landlock.forget()
@@ -66,7 +66,7 @@ def enter(policy: Policy, *, allow_degraded: bool = False) -> Report:
 def prepare(policy: Policy) -> None:
     """Do ahead of time what :func:`enter` would do for ``policy``: in a zygote, once for all that it forks."""
     if version := landlock.abi():
-        landlock.prepare(version, policy.read_paths, connects=policy.connects)
+        landlock.prepare(version, policy.read_paths, policy.files, connects=policy.connects)
     if seccomp.available():
         seccomp.program(policy.groups)
 

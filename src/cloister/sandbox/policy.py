@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from .bpf import Rule, errno_of
+from .files import Files
 from .groups import GROUPS, rules_for
 from .layers import Layer
 from .limits import Limits
@@ -53,6 +54,9 @@ class Policy(msgspec.Struct, frozen=True):
     """System calls, by what they are for (:data:`~cloister.sandbox.groups.GROUPS`)."""
     read_paths: tuple[str, ...] = ()
     """Absolute paths of folders and files that it may read; those that are not there are skipped."""
+    files: Files = Files()
+    """What of its user's files it was granted. To change any takes the groups ``write_files``, ``delete_files`` and
+    ``rename_files`` too."""
     limits: Limits = msgspec.field(default_factory=Limits)
     connects: bool = False
     """Whether it may connect TCP sockets, as far as Landlock goes; it also needs the group ``sockets``."""

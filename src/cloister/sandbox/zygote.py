@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Iterable
 
+from .files import Files
 from .limits import Limits
 from .policy import NAMESPACES, Policy
 
@@ -23,6 +26,7 @@ def zygote_policy(children: Iterable[Policy]) -> Policy:
         kind="zygote",
         groups=tuple(dict.fromkeys([*_OWN_GROUPS, *groups])),
         read_paths=tuple(dict.fromkeys(paths)),
+        files=functools.reduce(operator.or_, (policy.files for policy in policies), Files()),
         limits=Limits(address_space=None, data=None, file_size=None, open_files=4096, processes=None),
         connects=any(policy.connects for policy in policies),
         namespaces=NAMESPACES.intersection(*(policy.namespaces for policy in policies)),
