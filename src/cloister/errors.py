@@ -331,5 +331,9 @@ class ResultLimit(LimitExceeded):
     """The result is larger than it may be (``result``, or ``file_size`` for a buffer)."""
 
 
+class DiskLimit(LimitExceeded):
+    """It wrote more in one call, into folders that it was granted, than it might (``disk``). What it wrote is there."""
+
+
 class ProcessLimit(LimitExceeded):
     """It started a process or a thread, and may not (``threads``; processes are never allowed)."""

@@ -3,8 +3,10 @@ inside by open(), by calls of the os module, and by system calls that no library
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -12,8 +14,10 @@ from typing import NamedTuple
 import pytest
 from msgspec.structs import replace
 
-from cloister.errors import CapabilityRefused, PluginCrashed
+from cloister.errors import CapabilityRefused, DiskLimit, PluginCrashed
 from cloister.plugin_host.sandbox import POLICY, unusable
+from cloister.plugins import disk
+from cloister.plugins.limits import Limits
 from cloister.plugins.mounts import check_mounts
 from cloister.plugins.plugin import Plugin
 from cloister.plugins.runtime import PluginRuntime
@@ -250,6 +254,87 @@ def test_a_folder_in_a_folder_may_be_more(granted: Granted) -> None:
     for what in ("read", "make", "mkdir"):
         assert tries(granted.plugin, what, folder / "sub") == 0
         assert (tries(granted.plugin, what, folder) == 0) == (what == "read")
+
+
+# ── how much ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+GREED = """
+import os
+
+def fine(): return 1
+def write(d, size):
+    with open(f'{d}/large', 'wb') as file: file.write(bytes(size))
+def many(d):
+    number = 0
+    while True:
+        number += 1
+        open(f'{d}/file-{number}', 'x').close()
+def stretch(d):
+    with open(f'{d}/sparse', 'wb') as file: file.truncate(8 * 2**20)
+def map_it(d):
+    import mmap
+    with open(f'{d}/mapped', 'wb+') as file:
+        file.truncate(8 * 2**20)
+        with mmap.mmap(file.fileno(), 0) as mapped:
+            mapped[:] = bytes(len(mapped))
+            while True: pass
+def hide(d):
+    os.mkdir(f'{d}/hidden')
+    at = os.open(f'{d}/hidden', os.O_RDONLY)
+    for _ in range(30):
+        os.mkdir('d' * 200, dir_fd=at)
+        at, before = os.open('d' * 200, os.O_RDONLY, dir_fd=at), at
+        os.close(before)
+    os.write(os.open('large', os.O_CREAT | os.O_WRONLY, dir_fd=at), bytes(8 * 2**20))
+def lock(d):
+    os.mkdir(f'{d}/locked', 0o300)
+"""
+
+
+@pytest.fixture
+def greedy(granted: Granted, own_runtime: PluginRuntime) -> Iterator[Plugin]:
+    limits = Limits(disk="4 MiB", file_size="16 MiB", timeout=20)
+    spec = dataclasses.replace(
+        granted.plugin.spec, name="greedy", code=GREED.encode(), limits=limits.within(Limits().filled())
+    )
+    plugin = own_runtime.plugin(spec)
+    yield plugin
+    leaving = plugin.close()
+    if leaving is not None:
+        leaving.result(10)
+
+
+@pytest.mark.parametrize("what", ["write", "many", "stretch", "map_it", "hide", "lock"])
+def test_what_one_call_writes_is_bounded_and_the_next_call_works(
+    what: str, greedy: Plugin, granted: Granted
+) -> None:
+    if what == "lock" and os.geteuid() == 0:
+        pytest.skip("there is no folder that root may not look into")
+    folder = granted.folder("all") / f"greedy-{what}"
+    folder.mkdir()
+    folder.chmod(0o777)
+    (folder / "there").write_bytes(bytes(6 << 20))  # what was there before does not count
+    greedy.call("write", str(folder), 3 << 20)
+    greedy.call("write", str(folder), 3 << 20)
+    with pytest.raises(DiskLimit):
+        greedy.call(what, str(folder), *([8 << 20] if what == "write" else []))
+    if what in ("hide", "lock"):
+        with pytest.raises(DiskLimit, match="cannot be counted"):
+            greedy.call("fine")
+        if what == "lock":
+            (folder / "locked").chmod(0o700)
+    shutil.rmtree(folder)
+    assert greedy.call("fine") == 1
+
+
+def test_more_files_than_can_be_counted_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(5):
+        (tmp_path / f"{number}").touch()
+    (tmp_path / "link").symlink_to("/")
+    assert disk.taken("plugin", [str(tmp_path), str(tmp_path / "nowhere")]) == 7 * 4096
+    monkeypatch.setattr(disk, "_MOST_ENTRIES", 5)
+    with pytest.raises(DiskLimit, match="more than 5 files"):
+        disk.taken("plugin", [str(tmp_path)])
 
 
 def test_without_a_grant_the_filter_already_says_no(runtime: PluginRuntime, tmp_path: Path) -> None:

@@ -21,9 +21,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloister.errors import ProcessError
-from cloister.process.cgroup_delegation import new_name, remove
+from cloister.process.cgroup_delegation import Nest, new_name, remove
 from cloister.process.cgroup_mounts import UNIFIED, Mount, Place, own_places, parse_memberships, parse_mounts
-from cloister.process.cgroups import Cgroup, CgroupParent, parse_counts
+from cloister.process.cgroups import Cgroup, CgroupParent, _weights, parse_counts
 
 MIB = 1 << 20
 
@@ -381,6 +381,39 @@ def test_limits_of_version_1_go_to_the_files_of_each_hierarchy(tmp_path: Path) -
         ("pids", "pids.max"): "3",
         ("pids", "cgroup.procs"): "17",
     }
+
+
+def test_weights_go_to_the_files_of_each_version(tmp_path: Path) -> None:
+    parent = CgroupParent({"cpu": tmp_path}, None)
+    parent.child(cpu_weight=50)
+    assert [(path.name, path.read_text()) for path in tmp_path.rglob("*.*")] == [("cpu.shares", "512")]
+    with pytest.raises(ProcessError, match="cannot limit io"):
+        parent.child(io_weight=50)
+    parent = CgroupParent(
+        dict.fromkeys(("cpu", "io"), tmp_path / "2"), Nest(tmp_path, tmp_path, is_moved=False)
+    )
+    (tmp_path / "2").mkdir()
+    parent.child(
+        cpu_weight=50, io_weight=50
+    )  # a kernel without a scheduler that knows weights has no file for them
+    assert [(path.name, path.read_text()) for path in (tmp_path / "2").rglob("*.*")] == [("cpu.weight", "50")]
+    written = [(file, value, needed) for _, file, value, needed in _weights(20, 3000, is_v2=True)]
+    assert written == [
+        ("cpu.weight", 20, True),
+        ("io.weight", "default 3000", False),
+        ("io.bfq.weight", "default 1000", False),
+    ]
+
+
+def test_controllers_besides_the_usual_are_enabled_for_who_asks(tmp_path: Path) -> None:
+    root = tree(tmp_path, "0::/", V2)
+    folder = cgroup(root / "sys/fs/cgroup", controllers="cpu io")
+    (folder / "cgroup.type").unlink(missing_ok=True)
+    for also in ((), ("io",)):
+        switch = folder / "cgroup.subtree_control"
+        switch.write_text("")
+        CgroupParent.find(root, also=also)
+        assert ("io" in switch.read_text()) == bool(also)
 
 
 def test_no_two_cgroups_have_one_name() -> None:

@@ -31,7 +31,9 @@ def run(arguments: Namespace) -> int:
     with failures() as codes, loaded(arguments, manifest) as (_, plugin):
         if arguments.function not in plugin.exports:
             there = ", ".join(plugin.exports)
-            raise CommandError(f"{plugin.name} exports {there}: not {printable(arguments.function, 80)}", USAGE)
+            raise CommandError(
+                f"{plugin.name} exports {there}: not {printable(arguments.function, 80)}", USAGE
+            )
         result = plugin.call(arguments.function, *given, **named)
         show = _as_json if arguments.json else _as_it_is
         if not isinstance(result, Stream):

@@ -49,6 +49,7 @@ from ..ipc import Channel, Descriptors, blob, values
 from ..ipc.codec import Packet, codec, decoded
 from ..process import ChildProcess
 from ..process.usage import cpu_seconds
+from .disk import Growth
 from .limits import Limits
 
 __all__ = ["Answer", "HostFunctions", "HostProcess"]
@@ -61,8 +62,8 @@ HostFunctions = Mapping[str, Callable[..., Any]]
 _STARTS_PROCESSES: Final = frozenset({"clone", "clone3", "fork", "vfork", None})
 _END_TIMEOUT: Final = 2.0
 """Seconds that a process has between closing its channel and its end; then it is ended."""
-_LOOK_AT_CPU: Final = 0.05
-"""Seconds between two looks at the processor time of a call that has a limit of it."""
+_LOOK: Final = 0.05
+"""Seconds between two looks at what a call used of processor time, or of a disk, if that is limited."""
 _EACH: Final = 64
 """Bytes that one message counts for besides its text: taking it in costs something too."""
 _raised_decoder: Final = msgspec.msgpack.Decoder(Raised)
@@ -88,6 +89,7 @@ class HostProcess:
         *,
         functions: HostFunctions,
         tell: Callable[[Printed | Logged], None],
+        writes: tuple[str, ...] = (),
     ) -> None:
         """In the event loop's thread."""
         self.name = name
@@ -102,6 +104,7 @@ class HostProcess:
         self._limits = limits
         self._functions = functions
         self._tell = tell
+        self._writes = writes
         self._codec = codec(PLUGIN, "client")
         self._number = 0
         self._doomed = False
@@ -143,8 +146,9 @@ class HostProcess:
         self._number = self._number % (2**32 - 1) + 1
         self.asked = self.heard = time.monotonic()
         try:
+            growth = self._begin_growth(fds)
             self._send(Packet.REQUEST, self._number, message, fds, deadline)
-            return self._answer(deadline, timeout)
+            return self._answer(deadline, timeout, growth)
         except ChannelClosed:
             raise self._why_gone() from None
         except BadMessage as error:
@@ -191,8 +195,17 @@ class HostProcess:
 
     # ── what comes ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _answer(self, deadline: float, timeout: float) -> Answer:
-        wait = self._waiting(deadline, timeout)
+    def _begin_growth(self, fds: list[int]) -> Growth | None:
+        if not self._writes:
+            return None
+        try:
+            return Growth(self.name, self._writes, self._limits.bytes_of("disk"))
+        except BaseException:
+            Descriptors(fds).close()
+            raise
+
+    def _answer(self, deadline: float, timeout: float, growth: Growth | None) -> Answer:
+        wait = self._waiting(deadline, timeout, growth)
         told = 0
         while True:
             wait()
@@ -206,6 +219,8 @@ class HostProcess:
                 case Returned() if packet is Packet.REPLY:
                     if number != self._number:
                         raise BadMessage("an answer came to what was not asked")
+                    if growth is not None:
+                        growth.check()
                     return self._judged(message, fds)
                 case CallHost():
                     self._call_host(number, message, fds, deadline)
@@ -219,11 +234,12 @@ class HostProcess:
                 case _:
                     raise BadMessage(f"{type(message).__name__} came where an answer was due")
 
-    def _waiting(self, deadline: float, timeout: float) -> Callable[[], None]:
-        """What waits for one packet. Raises :class:`Timeout` or :class:`CpuLimit`."""
+    def _waiting(self, deadline: float, timeout: float, growth: Growth | None) -> Callable[[], None]:
+        """What waits for one packet. Raises :class:`Timeout`, :class:`CpuLimit` or :class:`DiskLimit`."""
         limit = self._limits.cpu_time
         began = cpu_seconds(self.child.pid) if limit is not None else None
-        look = time.monotonic() + _LOOK_AT_CPU
+        is_watched = limit is not None or growth is not None
+        look = time.monotonic() + _LOOK
 
         def wait() -> None:
             nonlocal look
@@ -234,12 +250,16 @@ class HostProcess:
                         f"{self.name} did not answer within {timeout:.3g} s, and its process was ended"
                     )
                 pause = deadline - now
-                if limit is not None:
+                if is_watched:
                     # Also while it sends one packet after the other.
                     if now >= look:
-                        self._check_cpu(limit, began)
-                        look = now + _LOOK_AT_CPU
-                    pause = min(pause, look - now)
+                        if limit is not None:
+                            self._check_cpu(limit, began)
+                        if growth is not None:
+                            growth.check()
+                        # A look at many files takes long: a tenth of the time at most goes into looking.
+                        look = time.monotonic() + max(_LOOK, 9 * (time.monotonic() - now))
+                    pause = min(pause, max(0.0, look - now))
                 if self._poll.poll(pause * 1000 + 1):
                     return
 

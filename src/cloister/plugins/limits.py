@@ -11,7 +11,7 @@ from ..process.size import size
 
 __all__ = ["DEFAULTS", "Limits"]
 
-_SIZES: Final = ("memory", "file_size", "output", "result")
+_SIZES: Final = ("memory", "file_size", "output", "result", "disk")
 _MIB: Final = 2**20
 
 
@@ -40,6 +40,13 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_u
     result: int | str | None = None
     """Of one result, buffers not counted. What is decoded may take seventy times that in the host's memory."""
 
+    disk: int | str | None = None
+    """By how much the folders that it may write in may grow in one call."""
+    cpu_weight: int | None = None
+    """Its share of the processors while others want them too: 100 is what every program has. Where cgroups are."""
+    io_weight: int | None = None
+    """The same of the disks."""
+
     def __post_init__(self) -> None:
         for name in _SIZES:
             value = getattr(self, name)
@@ -48,6 +55,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_u
         for name in ("timeout", "cpu_time"):
             if (value := getattr(self, name)) is not None and not 0 < value < 1e6:
                 raise InvalidArgument(f"{name} is {value!r}: seconds, more than 0")
+        for name in ("cpu_weight", "io_weight"):
+            if (value := getattr(self, name)) is not None and not 1 <= value <= 10_000:
+                raise InvalidArgument(f"{name} is {value!r}: 1 to 10000; 100 is what every program has")
         if self.cpu_percent is not None and not self.cpu_percent >= 1:
             raise InvalidArgument(f"cpu_percent is {self.cpu_percent!r}: 1 is the least, 200 are two cores")
         if self.open_files is not None and not 16 <= self.open_files <= 4096:
@@ -91,5 +101,6 @@ DEFAULTS: Final = Limits(
     file_size=64 * _MIB,
     output=_MIB,
     result=8 * _MIB,
+    disk=1024 * _MIB,
 )
-"""``cpu_time`` and ``cpu_percent`` are not limited unless something is said."""
+"""``cpu_time``, ``cpu_percent`` and the weights are not limited unless something is said."""

@@ -312,9 +312,17 @@ class Plugin:
 
     async def _fork(self) -> HostProcess:
         spec = self.spec
-        child, channel = await self._zygotes.fork(spec.preload, spec.options, spec.limits.cpu_percent)
+        child, channel = await self._zygotes.fork(spec.preload, spec.options, spec.limits)
         child.site = self.name
-        return HostProcess(self.name, child, channel, spec.limits, functions=spec.functions, tell=self._hear)
+        return HostProcess(
+            self.name,
+            child,
+            channel,
+            spec.limits,
+            functions=spec.functions,
+            tell=self._hear,
+            writes=spec.held.write_paths,
+        )
 
     def _exported(self, names: Any) -> tuple[str, ...]:
         if (

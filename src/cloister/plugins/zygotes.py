@@ -20,6 +20,7 @@ from ..process.crashed import report_crash
 from ..process.keep import Kept
 from ..process.kinds import MODULES, PLUGIN_HOST
 from ..process.throttle import Throttle
+from .limits import Limits
 
 __all__ = ["Zygotes"]
 
@@ -41,7 +42,7 @@ class Zygotes:
         been leaves one."""
         self._allow_degraded = allow_degraded
         self._crash_reports = crash_reports
-        self._cgroups = CgroupParent.find() if cgroups else None
+        self._cgroups = CgroupParent.find(also=("io",)) if cgroups else None
         self._kept: dict[PreloadOptions, Kept[Zygote]] = {}
         self._starting: dict[PreloadOptions, asyncio.Future[Zygote]] = {}
         self._leaving: set[asyncio.Task[None]] = set()
@@ -49,10 +50,10 @@ class Zygotes:
         self._closed = False
 
     async def fork(
-        self, preload: PreloadOptions, options: Options, cpu_percent: float | None = None
+        self, preload: PreloadOptions, options: Options, limits: Limits
     ) -> tuple[ChildProcess, Channel]:
         """A process that is about to lock itself down and has loaded nothing yet, and its work channel,
-        which is the caller's to close.
+        which is the caller's to close. Of ``limits`` those are held here that take a cgroup, or a throttle.
 
         Raises :class:`SandboxUnavailable`, :class:`LaunchError`, :class:`ProcessLost`, :class:`CircuitOpen` or
         :class:`OutOfDescriptors`.
@@ -68,14 +69,15 @@ class Zygotes:
         self._children[child] = preload
         self._report_end(child)
         try:
-            self._hold(child, options, cpu_percent)
+            self._hold(child, options, limits)
         except BaseException:
             here.close()
             await child.end()
             raise
         return child, here
 
-    def _hold(self, child: ChildProcess, options: Options, cpu_percent: float | None) -> None:
+    def _hold(self, child: ChildProcess, options: Options, limits: Limits) -> None:
+        cpu_percent = limits.cpu_percent
         has = self._cgroups.controllers if self._cgroups is not None else frozenset[str]()
         if self._cgroups is not None:
             # What the rlimits hold separately, together: its own memory, and that of one buffer.
@@ -84,6 +86,8 @@ class Zygotes:
                 memory_max=memory,
                 cpu_percent=cpu_percent if "cpu" in has else None,
                 pids_max=_MOST_THREADS if "pids" in has else None,
+                cpu_weight=limits.cpu_weight if "cpu" in has else None,
+                io_weight=limits.io_weight if "io" in has else None,
             )
             child.when_ended(lambda: self._leave(cgroup.close()))
             with contextlib.suppress(ProcessLookupError):  # it is gone already

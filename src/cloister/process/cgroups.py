@@ -83,22 +83,24 @@ class CgroupParent:
 
     @property
     def controllers(self) -> frozenset[str]:
-        """What can be limited: some of ``memory``, ``cpu`` and ``pids``."""
+        """What can be limited: some of ``memory``, ``cpu``, ``pids`` and ``io``."""
         return frozenset(self._folders)
 
     @classmethod
-    def find(cls, root: Path = Path("/")) -> Self | None:
-        """None where there is none. ``root`` is where /proc and /sys are.
+    def find(cls, root: Path = Path("/"), also: tuple[str, ...] = ()) -> Self | None:
+        """None where there is none. ``root`` is where /proc and /sys are. ``also``: controllers of version 2 besides
+        memory, cpu and pids.
 
         Empty cgroups that killed programs left there are removed. With version 2 this process and its children may be
         moved, into a cgroup of their own beside those to come (see :class:`Nest`), until :meth:`close`.
         """
         places = own_places(root)
         if UNIFIED in places:
-            nest = Nest.make(places[UNIFIED], _CONTROLLERS)
+            wanted = (*_CONTROLLERS, *also)
+            nest = Nest.make(places[UNIFIED], wanted)
             if nest is not None:
                 enabled = nest.enabled()
-                return cls({name: nest.folder for name in _CONTROLLERS if name in enabled}, nest)
+                return cls({name: nest.folder for name in wanted if name in enabled}, nest)
         folders = {
             name: places[name].folder for name in _CONTROLLERS if name in places and may_use(places[name])
         }
@@ -112,14 +114,19 @@ class CgroupParent:
         memory_max: int | None = None,
         cpu_percent: float | None = None,
         pids_max: int | None = None,
+        cpu_weight: int | None = None,
+        io_weight: int | None = None,
     ) -> Cgroup:
         """A new cgroup: at most ``memory_max`` bytes, swap included; ``cpu_percent`` of one core, 1 at least; and
-        ``pids_max`` processes and threads.
+        ``pids_max`` processes and threads. The weights, of 1 to 10000, are its shares where others want the same; a
+        kernel may have no scheduler of disks that knows any, and then that one does nothing.
 
         Raises :class:`ProcessError` when ``controllers`` has not what a limit needs, or the kernel refuses.
         """
-        asked = {"memory": memory_max, "cpu": cpu_percent, "pids": pids_max}
-        lacking = [name for name, limit in asked.items() if limit is not None and name not in self._folders]
+        asked = (
+            ("memory", memory_max), ("cpu", cpu_percent), ("pids", pids_max), ("cpu", cpu_weight), ("io", io_weight)
+        )  # fmt: skip
+        lacking = [name for name, limit in asked if limit is not None and name not in self._folders]
         if lacking:
             raise ProcessError(f"cgroups of this process cannot limit {' and '.join(lacking)}")
         name = new_name()
@@ -129,8 +136,12 @@ class CgroupParent:
             for folder in set(folders.values()):
                 folder.mkdir()
                 made.append(folder)
-            limits = _limits(memory_max, cpu_percent, pids_max, is_v2=self._nest is not None)
-            for controller, file, value, is_needed in limits:
+            is_v2 = self._nest is not None
+            limits = _limits(memory_max, cpu_percent, pids_max, is_v2=is_v2)
+            for controller, file, value, is_needed in (
+                *limits,
+                *_weights(cpu_weight, io_weight, is_v2=is_v2),
+            ):
                 path = folders[controller] / file
                 if is_needed or path.exists():
                     path.write_text(str(value))
@@ -170,6 +181,18 @@ def _limits(
             yield "cpu", "cpu.cfs_quota_us", quota, True
     if pids_max is not None:
         yield "pids", "pids.max", pids_max, True
+
+
+def _weights(
+    cpu_weight: int | None, io_weight: int | None, *, is_v2: bool
+) -> Iterable[tuple[str, str, str | int, bool]]:
+    if cpu_weight is not None and is_v2:
+        yield "cpu", "cpu.weight", cpu_weight, True
+    elif cpu_weight is not None:
+        yield "cpu", "cpu.shares", max(2, cpu_weight * 1024 // 100), True
+    if io_weight is not None:  # the io controller is version 2's
+        yield "io", "io.weight", f"default {io_weight}", False
+        yield "io", "io.bfq.weight", f"default {min(io_weight, 1000)}", False
 
 
 def parse_counts(text: str) -> dict[str, int]:
