@@ -36,6 +36,7 @@ from cloister.ipc.codec import Packet, codec
 from cloister.sandbox.kernel import libc
 
 from . import output
+from .clock import FrozenClock
 from .execution import Finished, Plugin, Streaming, raised
 from .host_module import HostFunctionError, install
 
@@ -49,12 +50,20 @@ _SEND_TIMEOUT: Final = (
 class Conversation:
     """Until the host asks to end, or is gone."""
 
-    def __init__(self, control: Channel, work: Channel, options: Options, refusal: str = "") -> None:
-        """``refusal``: why nothing is to be loaded."""
+    def __init__(
+        self,
+        control: Channel,
+        work: Channel,
+        options: Options,
+        refusal: str = "",
+        clock: FrozenClock | None = None,
+    ) -> None:
+        """``refusal``: why nothing is to be loaded. ``clock`` is moved with each thing that the host asks."""
         self._refusal = refusal
         self._control = control
         self._work = work
         self._options = options
+        self._clock = clock
         self._codec = codec(PLUGIN, "server")
         self._asked = 0
         self._thread = threading.get_ident()
@@ -104,6 +113,8 @@ class Conversation:
         self._give(request_id, outcome)
 
     def _do(self, message: Message, fds: Descriptors) -> Finished | Streaming | Outcome:
+        if self._clock is not None:
+            self._clock.move()
         match message:
             case Load() | LoadFunction() if self._refusal:
                 return Finished(Outcome.REFUSED, Raised("CapabilityRefused", self._refusal[:4000]))

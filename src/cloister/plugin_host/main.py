@@ -14,6 +14,7 @@ from cloister.ipc.start import Start
 from cloister.sandbox import enter
 
 from . import library
+from .clock import FrozenClock
 from .conversation import Conversation
 from .sandbox import POLICY as _DEFAULT
 from .sandbox import policy, unusable, with_limits
@@ -50,7 +51,8 @@ def main(start: Start) -> None:
     start.control.send(codec(CONTROL, "server").encode(Packet.EVENT, 0, ready))
     os.environ.update(options.environment)
     refusal = unusable(mine, report)
-    Conversation(start.control, start.channels[0], options, refusal).serve()
+    clock = None if options.knows_time else FrozenClock()
+    Conversation(start.control, start.channels[0], options, refusal, clock).serve()
 
 
 def _memory_in_use() -> tuple[int, int]:

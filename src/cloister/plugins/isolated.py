@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Iterable
 from typing import Any, ParamSpec, TypeVar, overload
 
+from .capabilities import Held
 from .functions import bundle
 from .limits import Limits
 from .plugin import Spec
@@ -59,7 +60,14 @@ def isolated(
 
         @functools.wraps(decorated)
         def call(*arguments: Any, **named: Any) -> Any:
-            spec = Spec(name, bundle(decorated), is_function=True, limits=chosen, modules=allowed)
+            spec = Spec(
+                name,
+                bundle(decorated),
+                is_function=True,
+                limits=chosen,
+                held=Held(knows_time=True),  # the code is this program's own
+                modules=allowed,
+            )
             plugin = shared_runtime(allowed).plugin(spec)
             try:
                 return plugin.call(name, *arguments, **named)

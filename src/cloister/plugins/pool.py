@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from typing import Any, Final, Literal, TypeVar
 
 from ..errors import InvalidArgument, LimitExceeded, PluginCrashed, PluginError, ResultLimit, RuntimeClosed
+from .capabilities import Held
 from .functions import bundle
 from .invocation import Invocation
 from .limits import Limits
@@ -113,7 +114,13 @@ class PluginPool(concurrent.futures.Executor):
         if name is not None:
             spec = runtime.get(name).spec
         else:
-            spec = Spec("pool", b"", limits=(limits or Limits()).filled(), modules=tuple(modules))
+            spec = Spec(
+                "pool",
+                b"",
+                limits=(limits or Limits()).filled(),
+                held=Held(knows_time=True),  # the code is this program's own
+                modules=tuple(modules),
+            )
         plugins = [runtime.plugin(spec) for _ in range(size)]
         self._work = _Work(plugins, queue_size, restart_on_crash, calls)
         self._codes: weakref.WeakKeyDictionary[Callable[..., Any], tuple[str, bytes]] = (
@@ -236,7 +243,13 @@ class _Work:
         if not future.set_running_or_notify_cancel():
             return
         try:
-            future.invocation = Invocation(task.function, task.arguments, task.named, code=task.code)
+            future.invocation = Invocation(
+                task.function,
+                task.arguments,
+                task.named,
+                code=task.code,
+                writable=plugin.spec.held.shares_memory,
+            )
             result = plugin.run(future.invocation)
         except BaseException as error:
             ended = isinstance(error, PluginCrashed | LimitExceeded) and not isinstance(error, ResultLimit)
