@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from cloister.interfaces.base import Descriptor
 from cloister.ipc.descriptors import (
     F_ADD_SEALS,
-    F_SEAL_FUTURE_WRITE,
     F_SEAL_GROW,
     F_SEAL_SHRINK,
     F_SEAL_WRITE,
@@ -30,8 +29,7 @@ class Things:
         self.wrong: dict[str, int] = {}
         self.fits: dict[str, Descriptor] = {"a socket that nobody is connected to": Descriptor.SOCKET}
         self.stricter = {
-            Descriptor.BITMAP: {Descriptor.SEALED_MEMFD, Descriptor.SHARED_MEMFD},
-            Descriptor.SHARED_MEMFD: {Descriptor.SEALED_MEMFD},
+            Descriptor.BITMAP: {Descriptor.SEALED_MEMFD},
         }
 
     def is_right(self, fd: int, kind: Descriptor) -> bool:
@@ -66,7 +64,6 @@ def things() -> Iterator[Things]:
         every = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE
         found.right = {
             Descriptor.SEALED_MEMFD: memfd(every),
-            Descriptor.SHARED_MEMFD: memfd(F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE),
             Descriptor.BITMAP: memfd(F_SEAL_SHRINK | F_SEAL_GROW),
             Descriptor.SOCKET: here,
             Descriptor.PIDFD: own(os.pidfd_open(os.getpid())),

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import array
 import collections
+import contextlib
 import datetime
 import decimal
 import enum
+import fcntl
 import math
+import mmap
 import os
 from typing import Any
 
@@ -18,7 +21,7 @@ from hypothesis import strategies as st
 
 from cloister.errors import BadMessage, NotSendable
 from cloister.ipc import memory, values
-from cloister.ipc.descriptors import Descriptors
+from cloister.ipc.descriptors import F_ADD_SEALS, F_SEAL_WRITE, Descriptors
 from cloister.ipc.shared_buffer import SharedBuffer
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -139,6 +142,35 @@ def test_a_shared_buffer_is_the_same_memory() -> None:
     part = sent(memoryview(shared)[:80_000])
     shared[5] = 8
     assert (part[5], found[5]) == (7, 8), "a part of it is copied"
+
+
+def test_a_shared_buffer_is_written_to_only_where_that_was_meant() -> None:
+    shared = SharedBuffer(100_000)
+    for writable in (False, True):
+        _, (fd,) = values.pack(memoryview(shared), "value", writable=writable)
+        with contextlib.closing(Descriptors([fd])):
+            assert attempts(fd) == ([] if not writable else ["map", "write"])
+    body, memfds = values.pack(memoryview(shared), "value", writable=True)
+    found = values.unpack(body, Descriptors(memfds), trusted=True)
+    found[3] = 4
+    assert shared[3] == 4
+
+
+def attempts(fd: int) -> list[str]:
+    """What can be done by ``fd``. A memfd that shrinks ends who reads where it was (SIGBUS); one that is sealed by
+    somebody else, ends who wants to map it."""
+    done = []
+    for name, attempt in (
+        ("map", lambda: mmap.mmap(fd, 4096)),
+        ("write", lambda: os.pwrite(fd, b"x", 0)),
+        ("shrink", lambda: os.ftruncate(fd, 4096)),
+        ("grow", lambda: os.ftruncate(fd, 200_000)),
+        ("seal", lambda: fcntl.fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE)),
+    ):
+        with contextlib.suppress(OSError):
+            attempt()
+            done.append(name)
+    return done
 
 
 def test_an_untrusted_buffer_must_be_sealed_and_of_its_size() -> None:

@@ -57,8 +57,7 @@ class Descriptor(enum.Enum):
     """What a descriptor that travels with a message must be; the receiver checks it with the kernel."""
 
     SEALED_MEMFD = "a memfd sealed against writing, growing and shrinking"
-    SHARED_MEMFD = "a memfd sealed against growing, shrinking and new writers"
-    BITMAP = "a memfd sealed against growing and shrinking; both sides may write the pixels"
+    BITMAP = "a memfd sealed against growing and shrinking; both sides may write it"
     SOCKET = "a connected socket"
     PIDFD = "a pidfd"
     FILE = "a regular file opened for reading"

@@ -80,6 +80,8 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     file_size: ByteCount = 64 * 2**20
     result: ByteCount = 8 * 2**20
     environment: Annotated[tuple[tuple[Variable, Variable], ...], Meta(max_length=64)] = ()
+    knows_time: bool = False
+    """Whether the clock goes on while it works on an answer."""
 
 
 class Outcome(enum.StrEnum):
@@ -138,7 +140,7 @@ class Call(Request[Returned], frozen=True):
     buffers: BufferCount = 0
 
     def expected_descriptors(self) -> tuple[Descriptor, ...]:
-        return (Descriptor.SHARED_MEMFD,) * self.buffers + super().expected_descriptors()
+        return (Descriptor.BITMAP,) * self.buffers + super().expected_descriptors()
 
 
 class Next(Request[Returned], frozen=True):
@@ -161,7 +163,7 @@ class HostReturned(Reply, frozen=True):
     buffers: BufferCount = 0
 
     def expected_descriptors(self) -> tuple[Descriptor, ...]:
-        return (Descriptor.SHARED_MEMFD,) * self.buffers + super().expected_descriptors()
+        return (Descriptor.BITMAP,) * self.buffers + super().expected_descriptors()
 
 
 class CallHost(Request[HostReturned], frozen=True):

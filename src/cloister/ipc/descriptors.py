@@ -11,17 +11,15 @@ from collections.abc import Sequence
 from ..errors import BadMessage, OutOfDescriptors
 from ..interfaces.base import Descriptor
 
-__all__ = ["BITMAP_SEALS", "NONE", "SEALED", "SHARED", "Descriptors", "check"]
+__all__ = ["BITMAP_SEALS", "NONE", "SEALED", "Descriptors", "check"]
 
 # fcntl(2); the constants reached Python's fcntl module in 3.14 only in part.
 F_ADD_SEALS, F_GET_SEALS = 1033, 1034
-F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_GROW, F_SEAL_WRITE, F_SEAL_FUTURE_WRITE = 1, 2, 4, 8, 16
+F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_GROW, F_SEAL_WRITE = 1, 2, 4, 8
 
 BITMAP_SEALS = F_SEAL_SHRINK | F_SEAL_GROW
 """Without these two the sender can shrink the file under a mapping, and a read ends in SIGBUS."""
 SEALED = BITMAP_SEALS | F_SEAL_WRITE
-SHARED = BITMAP_SEALS | F_SEAL_FUTURE_WRITE
-"""Linux 5.1. Who mapped it for writing before it was sealed may still write."""
 
 
 class Descriptors:
@@ -118,7 +116,6 @@ def _is_pipe(fd: int) -> bool:
 
 _CHECKS = {
     Descriptor.SEALED_MEMFD: lambda fd: _is_memfd(fd, SEALED),
-    Descriptor.SHARED_MEMFD: lambda fd: _is_memfd(fd, SHARED) or _is_memfd(fd, SEALED),
     Descriptor.BITMAP: lambda fd: _is_memfd(fd, BITMAP_SEALS),
     Descriptor.SOCKET: _is_socket,
     Descriptor.PIDFD: _is_pidfd,

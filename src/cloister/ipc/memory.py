@@ -8,7 +8,7 @@ import mmap
 import os
 
 from ..errors import BadMessage, descriptors_left
-from .descriptors import BITMAP_SEALS, F_ADD_SEALS, F_GET_SEALS, F_SEAL_SEAL, SEALED, SHARED
+from .descriptors import BITMAP_SEALS, F_ADD_SEALS, F_GET_SEALS, F_SEAL_SEAL, F_SEAL_WRITE, SEALED
 
 __all__ = [
     "create",
@@ -16,9 +16,9 @@ __all__ = [
     "map_bitmap",
     "map_sealed",
     "map_shared",
+    "read_only",
     "read_sealed",
     "seal",
-    "seal_shared",
     "sealed",
 ]
 
@@ -56,9 +56,9 @@ def sealed(data: bytes | bytearray | memoryview) -> int:
     return fd
 
 
-def create_bitmap(size: int) -> int:
+def create_bitmap(size: int, name: str = "cloister-bitmap") -> int:
     """A memfd of ``size`` zero bytes whose size is sealed and whose content is not; the caller closes it."""
-    fd = create("cloister-bitmap")
+    fd = create(name)
     try:
         os.ftruncate(fd, size)
         fcntl.fcntl(fd, F_ADD_SEALS, BITMAP_SEALS | F_SEAL_SEAL)
@@ -81,14 +81,22 @@ def map_sealed(fd: int, size: int) -> mmap.mmap:
 
 
 def map_shared(fd: int, size: int) -> mmap.mmap:
-    """Map for reading what its maker may still write to. For memory of a peer that is trusted to leave it alone."""
+    """Map what its maker may still write to, for writing too if ``fd`` lets that be done. For memory of a peer that is
+    trusted to leave it alone."""
     _check(fd, size, BITMAP_SEALS)
+    is_writable = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR
+    if is_writable and not fcntl.fcntl(fd, F_GET_SEALS) & F_SEAL_WRITE:
+        return map_bitmap(fd, size)
     return mmap.mmap(fd, size, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
 
 
-def seal_shared(fd: int) -> None:
-    """From here on nobody grows or shrinks ``fd``, and nobody writes to it but by mappings that are there now."""
-    fcntl.fcntl(fd, F_ADD_SEALS, SHARED | F_SEAL_SEAL)
+def read_only(fd: int) -> int:
+    """Another descriptor of a memfd, by which nobody can write to it, nor seal it, whatever ``fd`` allows; the caller
+    closes it. Raises OSError without /proc.
+
+    Mapped by it, memory cannot be made writable later either: the kernel clears VM_MAYWRITE (mm/mmap.c).
+    """
+    return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def read_sealed(fd: int, size: int) -> bytes:

@@ -13,10 +13,12 @@ __all__ = ["SharedBuffer", "owner_of"]
 
 
 class SharedBuffer(mmap.mmap):
-    """``size`` bytes, zero at first, that a plugin reads where they are: to pass them takes no copy, however many.
+    """``size`` bytes, zero at first, that a plugin has where they are: to pass them takes no copy, however many.
 
     It is what ``mmap`` is, so ``numpy.frombuffer(shared, "f8")`` is an array in it, and to pass that array passes the
-    buffer. Its maker may go on writing; a plugin sees that, and cannot write itself. It goes when nobody refers to it.
+    buffer. Its maker may go on writing, and a plugin sees that; it cannot write itself, unless it was granted ``shm``.
+    Then it may write at any time for as long as it lives: copy what is in here before you judge it. Nobody can change
+    its size. It goes when nobody refers to it.
 
     Raises OutOfDescriptors.
     """
@@ -24,11 +26,9 @@ class SharedBuffer(mmap.mmap):
     descriptor: int
 
     def __new__(cls, size: int) -> Self:
-        descriptor = memory.create("cloister-shared")
+        descriptor = memory.create_bitmap(size, "cloister-shared")
         try:
-            os.ftruncate(descriptor, size)
             self = super().__new__(cls, descriptor, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
-            memory.seal_shared(descriptor)
         except BaseException:
             os.close(descriptor)
             raise

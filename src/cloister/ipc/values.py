@@ -2,8 +2,9 @@
 
 None, bool, int of any size, float, str, bytes, list, dict and datetime arrive as what they were; a tuple arrives as a
 list. Whatever has the buffer protocol (a numpy array, an Arrow buffer, a bytearray) arrives as an array where both
-sides have numpy and it was one, and as a memoryview otherwise: read-only, and for the larger ones the very memory that
-was sent. Nothing else is sent, and nothing is made of a class that the peer names: there is no pickle here.
+sides have numpy and it was one, and as a memoryview otherwise: for the larger ones the very memory that was sent, and
+read-only unless it is a SharedBuffer that was sent to be written to. Nothing else is sent, and nothing is made of a
+class that the peer names: there is no pickle here.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta
 
-from ..errors import BadMessage, NotSendable
+from ..errors import BadMessage, NotSendable, descriptors_left
 from ..interfaces.plugin_host import MAX_BUFFERS
 from . import memory
 from .codec import decoded
@@ -55,25 +56,28 @@ _buffer_decoder: Final = msgspec.msgpack.Decoder(_Buffer)
 _Where = tuple[Any, Any] | str  # a name, or where the parent is and which key or index this has in it
 
 
-def pack(value: object, where: str) -> tuple[bytes, list[int]]:
+def pack(value: object, where: str, *, writable: bool = False) -> tuple[bytes, list[int]]:
     """The body that stands for ``value``, and memfds, which the caller closes or gives away.
 
-    ``where`` is its name in errors ("args"). Raises :class:`NotSendable`, OutOfDescriptors, OSError (EFBIG: a buffer is
-    larger than a file may be).
+    ``where`` is its name in errors ("args"). ``writable``: a SharedBuffer may be written to where it arrives. Raises
+    :class:`NotSendable`, OutOfDescriptors, OSError (EFBIG: a buffer is larger than a file may be).
     """
-    return _packed(lambda packer: packer.plain(value, where, 0), where)
+    return _packed(lambda packer: packer.plain(value, where, 0), where, writable)
 
 
-def pack_call(arguments: Sequence[object], named: Mapping[str, object]) -> tuple[bytes, list[int]]:
+def pack_call(
+    arguments: Sequence[object], named: Mapping[str, object], *, writable: bool = False
+) -> tuple[bytes, list[int]]:
     """The same for the list of ``arguments`` and the dict of the ``named`` ones, which are "args" and "named"."""
     return _packed(
         lambda packer: (packer.plain(list(arguments), "args", 0), packer.plain(dict(named), "named", 0)),
         "args",
+        writable,
     )
 
 
-def _packed(plain: Callable[[_Packer], object], where: str) -> tuple[bytes, list[int]]:
-    packer = _Packer(where)
+def _packed(plain: Callable[[_Packer], object], where: str, writable: bool) -> tuple[bytes, list[int]]:
+    packer = _Packer(where, writable)
     try:
         try:
             body = _encode(plain(packer))
@@ -98,8 +102,9 @@ _CANNOT: Final = {
 class _Packer:
     """The memfds of one message. ``wide``: an int may have any size."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, writable: bool) -> None:
         self.name = name
+        self._writable = writable
         self.memfds: list[int] = []
         self.wide = False
 
@@ -161,21 +166,28 @@ class _Packer:
                 raise NotSendable(
                     f"{self.name}: more than {MAX_BUFFERS} buffers of over {INLINE_BUFFER} bytes"
                 )
-            self.memfds.append(_memfd(value, view))
+            self.memfds.append(self._memfd(value, view, what))
         return msgspec.msgpack.Ext(
             _BUFFER, _encode(_Buffer(view.format, view.shape or (), is_array, index, inside))
         )
 
+    def _memfd(self, value: object, view: memoryview, what: str) -> int:
+        shared = owner_of(value)
+        if shared is None or len(shared) != view.nbytes or not view.c_contiguous:
+            return memory.sealed(view if view.c_contiguous else view.tobytes())
+        with descriptors_left():
+            if self._writable:
+                return os.dup(shared.descriptor)
+            try:
+                return memory.read_only(shared.descriptor)
+            except FileNotFoundError:
+                raise NotSendable(
+                    f"{what}, and without /proc nobody could be kept from writing to it"
+                ) from None
+
 
 _KEYS: Final = "None, bool, int, float, str and bytes do"
 _SENDABLE: Final = "None, bool, int, float, str, bytes, list, tuple, dict, datetime and buffers do"
-
-
-def _memfd(value: object, view: memoryview) -> int:
-    shared = owner_of(value)
-    if shared is not None and len(shared) == view.nbytes and view.c_contiguous:
-        return os.dup(shared.descriptor)
-    return memory.sealed(view if view.c_contiguous else view.tobytes())
 
 
 def _name(value: object) -> str:

@@ -98,7 +98,8 @@ class AsyncPluginRuntime:
     ) -> Any:
         """As :meth:`PluginRuntime.call`; a generator gives an :class:`AsyncStream`."""
         plugin = self._started.get(name)
-        invocation = Invocation(function, arguments, named, timeout=timeout)
+        writable = plugin.spec.held.shares_memory
+        invocation = Invocation(function, arguments, named, timeout=timeout, writable=writable)
         try:
             result = await self._run(lambda: plugin.run(invocation))
         except asyncio.CancelledError:

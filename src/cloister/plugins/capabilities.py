@@ -29,14 +29,14 @@ ABOUT: Final[Mapping[str, str]] = {
     "net:listen": "listen for connections",
     "sys:env": "know the variables of the host's environment that are listed: the rest was never in its memory",
     "sys:exec": "run the programs that are listed",
-    "sys:time": "know the time. The kernel tells it to every process without a system call, so every plugin knows it",
+    "sys:time": "have a clock that goes on during a call: the kernel holds nobody to that",
     "plugin:call": "call the functions of the plugins that are listed",
     "plugin:message": "send messages to the plugins that are listed",
-    "shm": "write into memory that its host sees",
+    "shm": "write into a SharedBuffer that its host passed to it",
 }
 """Every capability, and what it is for."""
 
-AVAILABLE: Final = frozenset({"fs:read", "fs:write", "fs:delete", "fs:metadata", "sys:env", "sys:time"})
+AVAILABLE: Final = frozenset({"fs:read", "fs:write", "fs:delete", "fs:metadata", "sys:env", "sys:time", "shm"})
 """Those that this version holds a plugin to. Granting another one is refused: it would be a promise without a wall."""
 
 

@@ -25,12 +25,14 @@ class Invocation:
         *,
         timeout: float | None = None,
         code: bytes | None = None,
+        writable: bool = False,
     ) -> None:
-        """``code`` is what ``function`` is, if it is one of the host's program."""
+        """``code`` is what ``function`` is, if it is one of the host's program. ``writable``: a SharedBuffer may be
+        written to by who is called."""
         self.function = function
         self.timeout = timeout
         self.code = code
-        self.body, memfds = values.pack_call(arguments, named)
+        self.body, memfds = values.pack_call(arguments, named, writable=writable)
         self.fds = Descriptors(memfds)
         self.cancelled = False
         self._lock = threading.Lock()

@@ -115,6 +115,7 @@ class Spec:
             file_size=self.limits.bytes_of("file_size"),
             result=self.limits.bytes_of("result"),
             environment=self.held.environment,
+            knows_time=self.held.knows_time,
         )
 
 
@@ -202,7 +203,8 @@ class Plugin:
         ``timeout`` is in seconds, and no longer than the limit. Raises :class:`PluginRaised` when the function does,
         :class:`NotSendable` before anything is sent, :class:`NoSuchFunction`, :class:`PluginCrashed`, and the limits.
         """
-        return self.run(Invocation(function, arguments, named, timeout=timeout))
+        writable = self.spec.held.shares_memory
+        return self.run(Invocation(function, arguments, named, timeout=timeout, writable=writable))
 
     def run(self, invocation: Invocation) -> Any:
         """As :meth:`call`. Raises concurrent.futures.CancelledError when it was cancelled."""
