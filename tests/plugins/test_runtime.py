@@ -123,7 +123,7 @@ def test_what_this_version_cannot_do_is_refused(runtime: PluginRuntime, tmp_path
     with pytest.raises(PluginError, match="this version runs python"):
         runtime.load(manifest(tmp_path, MANIFEST.replace('"python"', '"wasm"')))
     with pytest.raises(CapabilityRefused, match="no wall"):
-        loaded(runtime, "", grants={"net:request": ["example.org"]})
+        loaded(runtime, "", grants={"sys:exec": ["/bin/true"]})
     with pytest.raises(CapabilityRefused, match="no capability"):
         loaded(runtime, "", grants={"fs:everything": []})
     with pytest.raises(DependencyError):

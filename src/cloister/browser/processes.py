@@ -15,7 +15,7 @@ from ..errors import OutOfDescriptors, ProcessError, ProcessLost
 from ..interfaces import lookup_server, request_server
 from ..interfaces.base import Interface, Message
 from ..interfaces.control import CONTROL
-from ..interfaces.lookup_server import LOOKUP_ADMIN, AddClient
+from ..interfaces.lookup_server import LOOKUP_ADMIN, AddClient, LookUp
 from ..interfaces.request_server import REQUEST_CONTROL
 from ..interfaces.zygote import PreloadKind
 from ..ipc import Channel, Connection
@@ -90,18 +90,28 @@ class Processes:
         self._supervisor.adopt(child)
         return child
 
+    async def look_up(self, host: str, *, named: bool, timeout: float) -> tuple[str, ...]:
+        """The addresses of ``host``, as :class:`LookUp` says. Raises RequestFailed and :class:`ProcessError`."""
+        lookup = await self._lookup.get(_START_TIMEOUT)
+        found, _ = await lookup.admin.request(LookUp(host, named), timeout=timeout)
+        return found.addresses
+
     async def fork_request_server(
-        self, options: request_server.Options, handlers: Mapping[type[Message], Any]
+        self,
+        options: request_server.Options,
+        handlers: Mapping[type[Message], Any],
+        rules: lookup_server.PolicyRules | None = None,
     ) -> ChildProcess:
         """A request_server with a way to the lookup_server; ``handlers`` are for what it asks on its control channel.
-        Raises as :meth:`Zygote.fork`, and :class:`CircuitOpen`."""
+        ``rules`` are for its connections, in place of those of all. Raises as :meth:`Zygote.fork`, and
+        :class:`CircuitOpen`."""
         lookup = await self._lookup.get(_START_TIMEOUT)
         here, there = Channel.pair()
         opened = [here, there]
         try:
             lookup_client, lookup_end = Channel.pair()
             opened.append(lookup_client)
-            lookup.admin.send(AddClient(), [lookup_end.detach()])
+            lookup.admin.send(AddClient(rules), [lookup_end.detach()])
         except ProcessError as error:
             for channel in opened:
                 channel.close()

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from typing import Any, Final, TypeVar
 
 from ..errors import (
+    AddressRefused,
     BadMessage,
     BrowserClosed,
     ChannelClosed,
@@ -180,9 +181,12 @@ class RequestServers:
         credentials_of: CredentialsOf,
         traced: Callable[[], contextlib.AbstractContextManager[None]],
         cookies: CookieStore,
+        allows: Callable[[str], bool] | None = None,
     ) -> None:
-        """What is begun within ``traced()`` is traced if the browser is."""
+        """What is begun within ``traced()`` is traced if the browser is. ``allows`` says which URLs may be asked for;
+        any, if it is None."""
         self._cookies = cookies
+        self._allows = allows
         self._traced = traced
         self._fork = fork
         self._credentials_of = credentials_of
@@ -194,7 +198,11 @@ class RequestServers:
     @contextlib.asynccontextmanager
     async def use(self, url: str) -> AsyncIterator[RequestServer]:
         """The one that asks for what is of the origin of ``url``. Raises :class:`ProcessError` if none can be forked,
-        and :class:`TimeoutError` if too many are at work for long."""
+        :class:`TimeoutError` if too many are at work for long, :class:`AddressRefused` for what may not be asked."""
+        if self._allows is not None and not self._allows(url):
+            raise AddressRefused(
+                url, FailureCode.ADDRESS_REFUSED, "it is none of the hosts that may be asked"
+            )
         try:
             async with asyncio.timeout(_PATIENCE):
                 await self._places.acquire()

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ..interfaces import request_server
+from ..errors import RequestFailed
+from ..interfaces import lookup_server, request_server
 from ..interfaces.base import Message
 from ..process import ChildProcess
-from .checks import descriptors_left
+from .checks import descriptors_left, navigation_error
 from .cookies import CookieStore
 from .identity import Keyring
 from .network import NetworkPolicy
@@ -29,7 +31,16 @@ if TYPE_CHECKING:
     from .requests import AsyncAPIRequestContext
     from .web_socket import AsyncWebSocket
 
-__all__ = ["WithoutPages"]
+__all__ = ["RequestBounds", "WithoutPages"]
+
+
+class RequestBounds(msgspec.Struct, frozen=True):
+    """What requests of somebody who may not ask everybody are held to: the lookup_server judges each connection by
+    ``rules``, and ``allows`` says of each URL, those that redirects lead to included, whether it may be asked for."""
+
+    rules: lookup_server.PolicyRules
+    allows: Callable[[str], bool]
+    max_response_bytes: int
 
 
 class WithoutPages(ABC):
@@ -64,15 +75,21 @@ class WithoutPages(ABC):
             self._request = self.requests_with(CookieStore())
         return self._request
 
-    def requests_with(self, cookies: CookieStore) -> AsyncAPIRequestContext:
+    def requests_with(
+        self, cookies: CookieStore, bounds: RequestBounds | None = None
+    ) -> AsyncAPIRequestContext:
         """For a context: requests that have these cookies, and keep more there."""
         from .requests import AsyncAPIRequestContext  # JSON, forms, files: no page needs them
 
-        servers = RequestServers(self._fork_own, self._keyring.get, self._traced, cookies)
+        fork, allows, most = self._fork_own, None, self._network.max_response_bytes
+        if bounds is not None:
+            fork, allows = functools.partial(self._fork_own, rules=bounds.rules), bounds.allows
+            most = min(most, bounds.max_response_bytes)
+        servers = RequestServers(fork, self._keyring.get, self._traced, cookies, allows)
         self._request_servers.append(servers)
         return AsyncAPIRequestContext(
             servers,
-            max_response_bytes=self._network.max_response_bytes,
+            max_response_bytes=most,
             max_redirects=self._network.max_redirects,
             idle=self._network.request_timeout,
         )
@@ -81,6 +98,15 @@ class WithoutPages(ABC):
         """For a context that closes."""
         await request.servers.close()
         self._request_servers.remove(request.servers)
+
+    async def look_up(self, host: str, *, named: bool, timeout: float) -> tuple[str, ...]:
+        """The addresses of ``host``, within ``timeout`` seconds; ``named`` as in :class:`lookup_server.LookUp`. Nothing
+        is connected to. Raises :class:`NavigationError`, :class:`TimeoutError`."""
+        with descriptors_left(), self._traced():
+            try:
+                return await self._running().look_up(host, named=named, timeout=timeout)
+            except RequestFailed as error:
+                raise navigation_error(host, error) from None
 
     async def download(
         self,
@@ -167,12 +193,14 @@ class WithoutPages(ABC):
             self._own.discard(server)
             await asyncio.shield(server.end())
 
-    async def _fork_own(self, handlers: Mapping[type[Message], Any]) -> ChildProcess:
+    async def _fork_own(
+        self, handlers: Mapping[type[Message], Any], rules: lookup_server.PolicyRules | None = None
+    ) -> ChildProcess:
         own = msgspec.structs.replace(
             self._request_options, for_browser=True, max_requests=100_000, max_total_bytes=2**40
         )
         with descriptors_left():
-            return await self._running().fork_request_server(own, handlers)
+            return await self._running().fork_request_server(own, handlers, rules)
 
     def _of_requests(self) -> list[tuple[ChildProcess, str | None]]:
         """The processes that are there for these, and what for, where that is one thing."""

@@ -15,6 +15,8 @@ __all__ = [
     "AddClient",
     "Connect",
     "Connected",
+    "LookUp",
+    "LookedUp",
     "Options",
     "PolicyRules",
     "PreloadOptions",
@@ -30,11 +32,13 @@ class PolicyRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     ``allow_hosts`` are ``host``, ``host:port``, ``*.host``, ``[v6]:port``; ``allow_cidrs`` are networks. Without
     a rule, public addresses only. ``allow_ports`` empty means every port (of an address that is allowed).
+    ``only_hosts``, if there are any, are the only hosts, in the same form: no other is even looked up.
     """
 
     allow_hosts: Annotated[tuple[Pattern, ...], Meta(max_length=256)] = ()
     allow_cidrs: Annotated[tuple[Pattern, ...], Meta(max_length=256)] = ()
     allow_ports: Annotated[tuple[Port, ...], Meta(max_length=256)] = ()
+    only_hosts: Annotated[tuple[Pattern, ...], Meta(max_length=512)] = ()
     max_connections: Annotated[int, Meta(ge=1, le=4096)] = 256
     """Connections that one client may open in its life: one request_server serves one page load."""
 
@@ -71,9 +75,26 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class AddClient(Event, frozen=True):
-    """A new request_server may ask; its end of the socketpair comes with this."""
+    """A new request_server may ask; its end of the socketpair comes with this. ``rules`` are for it alone, in place of
+    those that all have."""
 
     descriptors = (Descriptor.SOCKET,)
+
+    rules: PolicyRules | None = None
+
+
+class LookedUp(Reply, frozen=True):
+    """Of both families, as numbers."""
+
+    addresses: Annotated[tuple[Annotated[str, Meta(max_length=64)], ...], Meta(max_length=64)]
+
+
+class LookUp(Request[LookedUp], frozen=True):
+    """Only tell the addresses of ``host``. ``named``: as the system would, with its search list and the names of its
+    own network. Asked by the browser itself. Fails with UNKNOWN_HOST, DNS_FAILED, TIMED_OUT or BAD_URL."""
+
+    host: HostName
+    named: bool
 
 
 class Connected(Reply, frozen=True):
@@ -97,5 +118,5 @@ class Connect(Request[Connected], frozen=True):
     port: Port
 
 
-LOOKUP_ADMIN = Interface("lookup_server.admin", client=(AddClient,))
+LOOKUP_ADMIN = Interface("lookup_server.admin", client=(AddClient, LookUp))
 LOOKUP = Interface("lookup_server", client=(Connect,))

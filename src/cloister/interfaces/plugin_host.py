@@ -46,6 +46,7 @@ BufferCount = Annotated[int, Meta(ge=0, le=MAX_BUFFERS)]
 StreamId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Path = Annotated[str, Meta(pattern=r"^/[^\x00]{0,4095}\Z")]
 Paths = Annotated[tuple[Path, ...], Meta(max_length=256)]
+Address = Annotated[str, Meta(max_length=64)]
 Variable = Annotated[str, Meta(min_length=1, max_length=2048)]
 
 
@@ -65,6 +66,8 @@ class PreloadOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Imported before lock-down, besides the standard library; their folders stay readable."""
     read_paths: Paths = ()
     threads: bool = False
+    listens: bool = False
+    """Whether some of them are handed sockets that listen."""
     language: Language = Language.PYTHON
     write_paths: Paths = ()
     delete_paths: Paths = ()
@@ -82,6 +85,9 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     environment: Annotated[tuple[tuple[Variable, Variable], ...], Meta(max_length=64)] = ()
     knows_time: bool = False
     """Whether the clock goes on while it works on an answer."""
+    listening: Annotated[tuple[tuple[Address, Address], ...], Meta(max_length=4)] = ()
+    """Of each socket that listens, in the order of the channels that they come as: what it was granted as, and where it
+    listens."""
 
 
 class Outcome(enum.StrEnum):

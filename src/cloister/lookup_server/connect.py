@@ -51,7 +51,8 @@ class Client:
             host = parse_host(message.host)
         except ValueError as error:
             raise RequestFailed(FailureCode.BAD_URL, f"{message.host!r} is not a host: {error}") from None
-        if (refused := self._policy.port_refusal(message.port)) is not None:
+        refused = self._policy.port_refusal(message.port) or self._policy.host_refusal(host, message.port)
+        if refused is not None:
             raise RequestFailed(FailureCode.ADDRESS_REFUSED, f"{message.host}: {refused}")
         proxy = self._proxies.choose(host, message.port)
         try:

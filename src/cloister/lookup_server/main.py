@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import ssl
 
 import msgspec
 
+from cloister.errors import RequestFailed
+from cloister.interfaces.base import FailureCode
 from cloister.interfaces.lookup_server import (
     LOOKUP,
     LOOKUP_ADMIN,
     AddClient,
     Connect,
+    LookedUp,
+    LookUp,
     Options,
     PreloadOptions,
 )
@@ -20,6 +25,7 @@ from cloister.ipc.service import Service, Start
 from cloister.sandbox import enter
 
 from .connect import Client
+from .hosts import parse_host
 from .name_servers import NameServer, NameServers
 from .plain import PlainServer
 from .policy import Policy
@@ -65,7 +71,11 @@ def main(start: Start) -> None:
 
     async def serve() -> None:
         Connection(
-            admin, LOOKUP_ADMIN, "server", {AddClient: clients.add}, on_close=lambda _error: service.stop()
+            admin,
+            LOOKUP_ADMIN,
+            "server",
+            {AddClient: clients.add, LookUp: clients.look_up},
+            on_close=lambda _error: service.stop(),
         )
 
     service.run(start.control, report, serve)
@@ -77,7 +87,8 @@ class _Clients:
     def __init__(self, options: Options, system: System) -> None:
         self._options = options
         self._timeout = options.connect_timeout / 1000
-        self._policy = Policy(options.rules, OwnAddresses(system.own))
+        self._own = OwnAddresses(system.own)
+        self._policy = Policy(options.rules, self._own)
         self._proxies = Proxies(options.proxies)
         settings = system.settings
         if options.dns_servers:
@@ -92,19 +103,41 @@ class _Clients:
         )
         self._resolver = Resolver(system.hosts, settings, servers)
 
-    def add(self, _message: AddClient, fds: Descriptors) -> None:
+    def add(self, message: AddClient, fds: Descriptors) -> None:
         """Serve a client until its channel closes; one that breaks the protocol loses its channel only."""
         if fds.lost:
             log.error("no file descriptor is left for one more client, which is turned away")
             return
+        rules = message.rules
         client = Client(
-            self._policy,
+            self._policy if rules is None else Policy(rules, self._own),
             self._resolver,
             self._proxies,
-            max_connections=self._options.rules.max_connections,
+            max_connections=(rules or self._options.rules).max_connections,
             timeout=self._timeout,
         )
         Connection(Channel(fds.take()), LOOKUP, "server", {Connect: client.connect}, on_close=_gone)
+
+    async def look_up(self, message: LookUp, _fds: Descriptors) -> LookedUp:
+        """The handler of :class:`LookUp`."""
+        try:
+            host = parse_host(message.host)
+        except ValueError as error:
+            raise RequestFailed(FailureCode.BAD_URL, f"{message.host!r} is not a host: {error}") from None
+        try:
+            async with asyncio.timeout(self._timeout):
+                found = await asyncio.gather(
+                    *(self._resolver.look_up(host, version, named=message.named) for version in (6, 4)),
+                    return_exceptions=True,
+                )
+        except TimeoutError:
+            what = f"the addresses of {message.host} are not known within {self._timeout:g} s"
+            raise RequestFailed(FailureCode.TIMED_OUT, what) from None
+        addresses = [address for one in found if isinstance(one, tuple) for address in one]
+        failures = [each for each in found if isinstance(each, BaseException)]
+        if failures and not addresses:
+            raise failures[0]
+        return LookedUp(tuple(map(str, addresses[:64])))
 
 
 def _server(server: Server, timeout: float, lifetime: float) -> NameServer:

@@ -98,6 +98,7 @@ class Policy:
 
     def __init__(self, rules: PolicyRules, own: Container[Address] = ()) -> None:
         self._hosts = [HostRule.parse(rule) for rule in rules.allow_hosts]
+        self._only = [HostRule.parse(rule) for rule in rules.only_hosts]
         self._networks = [parse_network(rule) for rule in rules.allow_cidrs]
         self._ports = frozenset(rules.allow_ports)
         self._own = own
@@ -115,6 +116,12 @@ class Policy:
             )
         allowed = ", ".join(map(str, sorted(self._ports)[:10]))
         return f"port {port} is refused: allow_ports has only {allowed}"
+
+    def host_refusal(self, host: Address | str, port: int) -> str | None:
+        """Why nobody is to ask for ``host`` at all; None when they may."""
+        if not self._only or any(rule.matches(host, port) for rule in self._only):
+            return None
+        return f"{host} port {port} is none of the hosts that may be asked"
 
     def names(self, host: Address | str, port: int) -> bool:
         """Whether one of ``allow_hosts`` is about ``host``."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 import errno
 import os
 import select
+import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -38,7 +39,7 @@ from cloister.sandbox.kernel import libc
 from . import output
 from .clock import FrozenClock
 from .execution import Finished, Plugin, Streaming, raised
-from .host_module import HostFunctionError, install
+from .host_module import Denied, HostFunctionError, install
 
 __all__ = ["Conversation"]
 
@@ -55,10 +56,13 @@ class Conversation:
         control: Channel,
         work: Channel,
         options: Options,
+        *,
         refusal: str = "",
         clock: FrozenClock | None = None,
+        listening: Mapping[str, socket.socket] | None = None,
     ) -> None:
-        """``refusal``: why nothing is to be loaded. ``clock`` is moved with each thing that the host asks."""
+        """``refusal``: why nothing is to be loaded. ``clock`` is moved with each thing that the host asks.
+        ``listening`` are sockets by their addresses."""
         self._refusal = refusal
         self._control = control
         self._work = work
@@ -69,7 +73,7 @@ class Conversation:
         self._thread = threading.get_ident()
         self._plugin = Plugin()
         self._printer = output.capture(self._tell)
-        install(self._ask_host)
+        install(self._ask_host, listening)
 
     def serve(self) -> None:
         poll = select.poll()
@@ -183,6 +187,8 @@ class Conversation:
         if message.outcome is Outcome.VALUE:
             return values.unpack(answer, fds, trusted=True)
         told = msgspec.msgpack.decode(answer, type=Raised)
+        if told.type_name == "Denied":
+            raise Denied(told.message)
         raise HostFunctionError(f"{told.type_name}: {told.message}" if told.message else told.type_name)
 
     def _tell(self, event: Event) -> None:

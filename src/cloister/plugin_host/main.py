@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 import msgspec
 
 from cloister.interfaces.control import CONTROL, Ready
 from cloister.interfaces.plugin_host import PLUGIN, Options, PreloadOptions, Raised
+from cloister.ipc import Channel
 from cloister.ipc.codec import Packet, codec
 from cloister.ipc.start import Start
 from cloister.sandbox import enter
@@ -52,7 +54,20 @@ def main(start: Start) -> None:
     os.environ.update(options.environment)
     refusal = unusable(mine, report)
     clock = None if options.knows_time else FrozenClock()
-    Conversation(start.control, start.channels[0], options, refusal, clock).serve()
+    work, *sockets = start.channels
+    listening = _listening(options, sockets)
+    Conversation(start.control, work, options, refusal=refusal, clock=clock, listening=listening).serve()
+
+
+def _listening(options: Options, channels: list[Channel]) -> dict[str, socket.socket]:
+    found = {}
+    for addresses, channel in zip(options.listening, channels, strict=True):
+        family = socket.AF_INET6 if addresses[0].startswith("[") else socket.AF_INET
+        # Family and type are given so that Python need not ask the kernel.
+        listener = socket.socket(family, socket.SOCK_STREAM, 0, fileno=channel.detach())
+        listener.setblocking(True)
+        found.update(dict.fromkeys(addresses, listener))
+    return found
 
 
 def _memory_in_use() -> tuple[int, int]:

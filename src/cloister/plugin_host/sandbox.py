@@ -30,6 +30,7 @@ def policy(preload: PreloadOptions, read_paths: tuple[str, ...] = ()) -> Policy:
             *(("write_files",) if files.write else ()),
             *(("delete_files",) if files.delete else ()),
             *(("rename_files",) if files.write and files.delete else ()),
+            *(("listeners",) if preload.listens else ()),
         ),
         read_paths=(*library.paths(), *read_paths),
         files=files,

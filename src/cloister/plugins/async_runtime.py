@@ -7,7 +7,7 @@ import asyncio
 import concurrent.futures
 import os
 from collections.abc import AsyncIterator, Callable, Iterable
-from typing import Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from ..errors import RuntimeClosed
 from .events import EventName, PluginEvent
@@ -16,6 +16,9 @@ from .invocation import Invocation
 from .limits import Limits
 from .plugin import Plugin, Status, Stream
 from .runtime import Grants, PluginRuntime
+
+if TYPE_CHECKING:
+    from ..browser import NetworkPolicy
 
 __all__ = ["AsyncPluginRuntime", "AsyncStream"]
 
@@ -43,6 +46,7 @@ class AsyncPluginRuntime:
         cgroups: bool = False,
         allow_degraded: bool = False,
         crash_reports: bool = True,
+        network: NetworkPolicy | None = None,
     ) -> None:
         self._make = lambda: PluginRuntime(
             limits=limits,
@@ -50,6 +54,7 @@ class AsyncPluginRuntime:
             cgroups=cgroups,
             allow_degraded=allow_degraded,
             crash_reports=crash_reports,
+            network=network,
         )
         self._threads = concurrent.futures.ThreadPoolExecutor(_THREADS, "cloister-plugin")
         self._runtime: PluginRuntime | None = None

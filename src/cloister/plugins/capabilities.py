@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from ..errors import CapabilityRefused
+from . import hosts, listeners
 from .mounts import check_mounts
 
 __all__ = ["ABOUT", "AVAILABLE", "Held", "check_known", "covers", "resolve"]
@@ -36,7 +37,22 @@ ABOUT: Final[Mapping[str, str]] = {
 }
 """Every capability, and what it is for."""
 
-AVAILABLE: Final = frozenset({"fs:read", "fs:write", "fs:delete", "fs:metadata", "sys:env", "sys:time", "shm"})
+AVAILABLE: Final = frozenset(
+    {
+        "fs:read",
+        "fs:write",
+        "fs:delete",
+        "fs:metadata",
+        "sys:env",
+        "sys:time",
+        "net:request",
+        "net:dns",
+        "net:listen",
+        "plugin:call",
+        "plugin:message",
+        "shm",
+    }
+)
 """Those that this version holds a plugin to. Granting another one is refused: it would be a promise without a wall."""
 
 
@@ -93,6 +109,11 @@ def resolve(
         check_mounts(name, both)
         return tuple(map(str, both))
 
+    def both_name(
+        name: str, normalised: Callable[[Iterable[str]], list[str]], covers: Callable[[str, str], bool]
+    ) -> tuple[str, ...]:
+        return tuple(_narrower(normalised(wanted.get(name, ())), normalised(granted.get(name, ())), covers))
+
     def names(name: str) -> tuple[str, ...]:
         return tuple(_narrower([*wanted.get(name, ())], [*granted.get(name, ())], covers))
 
@@ -102,9 +123,9 @@ def resolve(
         write_paths=paths("fs:write"),
         delete_paths=paths("fs:delete"),
         metadata_paths=paths("fs:metadata"),
-        hosts=names("net:request"),
-        names=names("net:dns"),
-        listen=names("net:listen"),
+        hosts=both_name("net:request", hosts.normalised, hosts.covers) if "net:request" in both else (),
+        names=both_name("net:dns", lambda names: [name.lower() for name in names], covers),
+        listen=both_name("net:listen", listeners.normalised, str.__eq__),
         environment=tuple((name, os.environ[name]) for name in names("sys:env") if name in os.environ),
         programs=tuple(map(str, paths("sys:exec"))),
         knows_time="sys:time" in both,

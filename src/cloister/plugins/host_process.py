@@ -49,6 +49,8 @@ from ..ipc import Channel, Descriptors, blob, values
 from ..ipc.codec import Packet, codec, decoded
 from ..process import ChildProcess
 from ..process.usage import cpu_seconds
+from .broker import RESERVED, Asked, Broker, Denied
+from .capabilities import Held
 from .disk import Growth
 from .limits import Limits
 
@@ -89,9 +91,11 @@ class HostProcess:
         *,
         functions: HostFunctions,
         tell: Callable[[Printed | Logged], None],
-        writes: tuple[str, ...] = (),
+        held: Held,
+        broker: Broker | None = None,
     ) -> None:
-        """In the event loop's thread."""
+        """In the event loop's thread. ``broker`` does what ``held`` lets it do; without one, nothing of that can be
+        asked."""
         self.name = name
         self.child = child
         self.heard = time.monotonic()
@@ -103,11 +107,12 @@ class HostProcess:
         self._channel = channel
         self._limits = limits
         self._functions = functions
+        self._held = held
+        self._broker = broker
         self._tell = tell
-        self._writes = writes
         self._codec = codec(PLUGIN, "client")
         self._number = 0
-        self._doomed = False
+        self._doomed = self._told_violation = False
         self._owner = os.getpid()
         self._ended = threading.Event()
         # The channel is closed by the thread that reads it, or while none does: a number that is closed elsewhere may
@@ -196,10 +201,10 @@ class HostProcess:
     # ── what comes ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def _begin_growth(self, fds: list[int]) -> Growth | None:
-        if not self._writes:
+        if not self._held.write_paths:
             return None
         try:
-            return Growth(self.name, self._writes, self._limits.bytes_of("disk"))
+            return Growth(self.name, self._held.write_paths, self._limits.bytes_of("disk"))
         except BaseException:
             Descriptors(fds).close()
             raise
@@ -302,17 +307,23 @@ class HostProcess:
         arguments = values.unpack(body, fds)
         if not isinstance(arguments, list):
             raise BadMessage("arguments came that are not a list")
-        outcome, answer, memfds = self._run(message.function, arguments)
+        outcome, answer, memfds = self._run(message.function, arguments, deadline)
         field, large = blob.pack(answer)
         reply = HostReturned(outcome, field, len(memfds))
         self._send(Packet.REPLY, number, reply, [*memfds, *large], deadline)
 
-    def _run(self, name: str, arguments: list[Any]) -> tuple[Outcome, bytes, list[int]]:
+    def _run(self, name: str, arguments: list[Any], deadline: float) -> tuple[Outcome, bytes, list[int]]:
         function = self._functions.get(name)
-        if function is None:
-            return Outcome.RAISED, _told("NoSuchFunction", "the host has no function of that name"), []
         try:
-            return Outcome.VALUE, *values.pack(function(*arguments), "result")
+            if self._broker is not None and name in RESERVED:
+                result = self._broker.ask(name, arguments, Asked(self._held, self._limits, deadline))
+            elif function is None:
+                return Outcome.RAISED, _told("NoSuchFunction", "the host has no function of that name"), []
+            else:
+                result = function(*arguments)
+            return Outcome.VALUE, *values.pack(result, "result", writable=self._held.shares_memory)
+        except Denied as error:
+            return Outcome.RAISED, _told("Denied", str(error)), []
         except HostError as error:
             return Outcome.RAISED, _told("HostError", str(error)), []
         except NotSendable as error:
@@ -346,11 +357,22 @@ class HostProcess:
 
     # ── how it ended ─────────────────────────────────────────────────────────────────────────────────────────────
 
+    def tell_violation(self) -> None:
+        """Once, if it ended because it was denied a system call: have the host hear of it."""
+        if (
+            isinstance(self.end, ends.SandboxViolation)
+            and self._broker is not None
+            and not self._told_violation
+        ):
+            self._told_violation = True
+            self._broker.tell_denied(f"it {self.end}")
+
     def _why_gone(self) -> CloisterError:
         if not self._ended.wait(_END_TIMEOUT):
             self.kill(ends.Killed("it closed its channel, and went on"))
             self._ended.wait(_END_TIMEOUT)
         end = self.end or ends.Exited(None)
+        self.tell_violation()
         if isinstance(end, ends.OutOfMemory):
             return MemoryLimit(f"{self.name} ran out of memory (memory: {self._limits.memory} bytes)")
         if isinstance(end, ends.SandboxViolation) and end.syscall in _STARTS_PROCESSES:

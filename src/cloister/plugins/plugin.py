@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Final, NamedTuple, TypeVar
 
+import msgspec
+
 from .. import ends
 from ..errors import (
     CapabilityRefused,
@@ -42,6 +44,7 @@ from ..interfaces.plugin_host import (
     Raised,
 )
 from ..ipc import blob
+from .broker import Broker
 from .capabilities import Held
 from .host_process import Answer, HostFunctions, HostProcess
 from .invocation import Invocation
@@ -94,6 +97,8 @@ class Spec:
     held: Held = dataclasses.field(default_factory=Held)
     modules: tuple[str, ...] = ()
     functions: HostFunctions = dataclasses.field(default_factory=dict)
+    broker: Broker | None = None
+    """What stays of the plugin while processes and versions of it come and go; functions of the host's have none."""
 
     @property
     def preload(self) -> PreloadOptions:
@@ -101,6 +106,7 @@ class Spec:
             self.modules,
             self.held.read_paths,
             bool(self.limits.threads),
+            bool(self.held.listen),
             language=self.language,
             write_paths=self.held.write_paths,
             delete_paths=self.held.delete_paths,
@@ -190,6 +196,23 @@ class Plugin:
     def logs(self) -> list[LogLine]:
         """What it logged last: a thousand records at the most."""
         return list(self._logs)
+
+    @property
+    def listening(self) -> tuple[str, ...]:
+        """Where it listens: what it was granted of that, with the port that it got where it was granted port 0."""
+        return self.spec.broker.listeners.addresses if self.spec.broker is not None else ()
+
+    def send(self, value: Any) -> None:
+        """Put ``value`` into its mailbox, as None. Raises :class:`HostError` when that is full, and
+        :class:`NotSendable`."""
+        if self.spec.broker is not None:
+            self.spec.broker.mailbox.put(None, value)
+
+    def receive(self, timeout: float = 0.0) -> Any:
+        """The oldest value that it sent to None, which is this program; None if there is none within ``timeout``
+        seconds."""
+        message = self.spec.broker.outbox.take(timeout) if self.spec.broker is not None else None
+        return None if message is None else message[1]
 
     def load(self) -> None:
         """Start its process and run its source. Raises :class:`PluginRaised` when that raises, a limit, and as
@@ -288,6 +311,8 @@ class Plugin:
         there = self._process
         if there is not None and there.is_alive and len(there.functions) <= _MOST_FUNCTIONS:
             return there
+        if there is not None:
+            there.tell_violation()
         self._let_go("another one takes its place")
         process: HostProcess = self._run(self._fork())
         self._process = process
@@ -314,7 +339,13 @@ class Plugin:
 
     async def _fork(self) -> HostProcess:
         spec = self.spec
-        child, channel = await self._zygotes.fork(spec.preload, spec.options, spec.limits)
+        listening = spec.broker.listeners.ready(spec.held.listen) if spec.broker is not None else []
+        options = msgspec.structs.replace(
+            spec.options, listening=tuple((each.granted, each.address) for each in listening)
+        )
+        child, channel = await self._zygotes.fork(
+            spec.preload, options, spec.limits, [each.socket for each in listening]
+        )
         child.site = self.name
         return HostProcess(
             self.name,
@@ -323,7 +354,8 @@ class Plugin:
             spec.limits,
             functions=spec.functions,
             tell=self._hear,
-            writes=spec.held.write_paths,
+            held=spec.held,
+            broker=spec.broker,
         )
 
     def _exported(self, names: Any) -> tuple[str, ...]:

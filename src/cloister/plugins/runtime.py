@@ -9,21 +9,26 @@ import re
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from ..errors import InvalidArgument, PluginError, RuntimeClosed
 from ..interfaces.plugin_host import Language, PreloadOptions
 from ..process.loop_thread import CLOSE_TIMEOUT, LoopThread
 from ..process.monitor import Monitor
 from . import manifest as manifests
+from .broker import RESERVED, Broker, Services
 from .capabilities import resolve
 from .events import EventName, Events, PluginEvent
 from .host_process import HostFunctions
 from .limits import Limits
+from .network import Network
 from .plugin import Plugin, Spec, Status
 from .registry import Registry
 from .watched import WatchedPlugins
 from .zygotes import Zygotes
+
+if TYPE_CHECKING:
+    from ..browser import NetworkPolicy
 
 __all__ = ["PluginRuntime"]
 
@@ -50,11 +55,13 @@ class PluginRuntime:
         cgroups: bool = False,
         allow_degraded: bool = False,
         crash_reports: bool = True,
+        network: NetworkPolicy | None = None,
     ) -> None:
         """``limits`` hold for each plugin, unless it is loaded with others. ``modules`` are what plugins may import of
         what is installed here, besides the standard library. ``cgroups``: give each process a cgroup too, where this
         program may make any: the kernel then counts all of its memory, and a start takes some milliseconds more.
         ``crash_reports``: whether a process that ends as it should not leaves a report for ``cloister crashes``.
+        ``network`` is what plugins may reach that were granted ``net:request``: public addresses unless it says more.
 
         Raises :class:`SandboxUnavailable` naming the layers that this kernel lacks, or :class:`LaunchError`.
         """
@@ -67,7 +74,11 @@ class PluginRuntime:
         self._zygotes, monitor = self._thread.run(
             _make(self._registry, allow_degraded, cgroups, crash_reports)
         )
-        self._finalizer = weakref.finalize(self, _close, self._thread, self._zygotes, self._registry, monitor)
+        asked = Network(self._thread, network, allow_degraded=allow_degraded, crash_reports=crash_reports)
+        self._services = Services(self._registry, asked, self.events)
+        self._finalizer = weakref.finalize(
+            self, _close, self._thread, self._zygotes, self._registry, monitor, asked
+        )
         try:
             self._thread.run(self._zygotes.warm(self._preload))
         except BaseException:
@@ -114,7 +125,8 @@ class PluginRuntime:
                 limits=read.limits.within((limits or self._limits).filled()),
                 held=resolve(read.name, read.capabilities, grants or {}),
                 modules=self._modules,
-                functions=dict(functions or {}),
+                functions=_checked(functions),
+                broker=Broker(read.name, self._services),
             )
         )
 
@@ -140,7 +152,8 @@ class PluginRuntime:
                 limits=(limits or self._limits).filled(),
                 held=resolve(name, None, grants or {}),
                 modules=self._modules,
-                functions=dict(functions or {}),
+                functions=_checked(functions),
+                broker=Broker(name, self._services),
             )
         )
 
@@ -171,6 +184,9 @@ class PluginRuntime:
         """End the plugin's process, and forget it; and its zygote, if that was for this plugin alone."""
         plugin = self._registry.remove(name)
         _wait(plugin.close())
+        if plugin.spec.broker is not None:
+            plugin.spec.broker.close()
+            plugin.spec.broker.end_requests()
         if plugin.spec.preload != self._preload:
             self._thread.run(self._zygotes.spare(plugin.spec.preload))
 
@@ -199,6 +215,12 @@ class PluginRuntime:
         return plugin
 
 
+def _checked(functions: HostFunctions | None) -> HostFunctions:
+    if taken := sorted(RESERVED.intersection(functions or ())):
+        raise InvalidArgument(f"{', '.join(taken)}: Cloister itself has functions of that name for plugins")
+    return dict(functions or {})
+
+
 async def _make(
     registry: Registry, allow_degraded: bool, cgroups: bool, crash_reports: bool
 ) -> tuple[Zygotes, Monitor | None]:
@@ -206,21 +228,27 @@ async def _make(
     return zygotes, Monitor.start(WatchedPlugins(registry, zygotes))
 
 
-async def _end(zygotes: Zygotes, monitor: Monitor | None) -> None:
+async def _end(zygotes: Zygotes, monitor: Monitor | None, network: Network) -> None:
     if monitor is not None:
         await monitor.close()
+    await network.close()
     await zygotes.close()
 
 
-def _close(thread: LoopThread, zygotes: Zygotes, registry: Registry, monitor: Monitor | None) -> None:
+def _close(
+    thread: LoopThread, zygotes: Zygotes, registry: Registry, monitor: Monitor | None, network: Network
+) -> None:
     """Also the end of a runtime that nobody closed: dropped, or the program exits, or a copy of it that it forked."""
     if thread.is_closed:
         return
     leaving = [plugin.close() for plugin in registry.list()]
     for each in leaving:
         _wait(each)
+    for plugin in registry.list():
+        if plugin.spec.broker is not None:
+            plugin.spec.broker.close()
     try:
-        thread.run(_end(zygotes, monitor), CLOSE_TIMEOUT)
+        thread.run(_end(zygotes, monitor, network), CLOSE_TIMEOUT)
     except (RuntimeClosed, concurrent.futures.TimeoutError):
         pass
     finally:

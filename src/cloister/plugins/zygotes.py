@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import socket
 import weakref
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from .. import ends
+from ..errors import descriptors_left
 from ..interfaces.plugin_host import Options, PreloadOptions
 from ..interfaces.zygote import PreloadKind
 from ..ipc import Channel
@@ -50,10 +53,15 @@ class Zygotes:
         self._closed = False
 
     async def fork(
-        self, preload: PreloadOptions, options: Options, limits: Limits
+        self,
+        preload: PreloadOptions,
+        options: Options,
+        limits: Limits,
+        sockets: Sequence[socket.socket] = (),
     ) -> tuple[ChildProcess, Channel]:
         """A process that is about to lock itself down and has loaded nothing yet, and its work channel,
-        which is the caller's to close. Of ``limits`` those are held here that take a cgroup, or a throttle.
+        which is the caller's to close. It gets copies of ``sockets``. Of ``limits`` those are held here that take a
+        cgroup, or a throttle.
 
         Raises :class:`SandboxUnavailable`, :class:`LaunchError`, :class:`ProcessLost`, :class:`CircuitOpen` or
         :class:`OutOfDescriptors`.
@@ -62,7 +70,9 @@ class Zygotes:
         zygote = await kept.get(_START_TIMEOUT)
         here, there = Channel.pair()
         try:
-            child = await zygote.fork(PLUGIN_HOST, msgspec.msgpack.encode(options), [there])
+            with descriptors_left():
+                given = [there, *(Channel(os.dup(each.fileno())) for each in sockets)]
+            child = await zygote.fork(PLUGIN_HOST, msgspec.msgpack.encode(options), given)
         except BaseException:
             here.close()
             raise

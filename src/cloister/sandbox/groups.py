@@ -59,6 +59,12 @@ _ANY_SIGNAL_BUT_SIGSYS: Final[tuple[Alternative, ...]] = tuple(
 )
 _AT_EMPTY_PATH: Final = 0x1000
 
+# TCP Fast Open connects while it sends, where no rule about connect(2) is asked (tcp_sendmsg_fastopen() in
+# net/ipv4/tcp.c): also on a socket that listened, once it was shut down.
+_MSG_FASTOPEN: Final = 0x20000000
+_SENDMSG: Final = _without(2, _MSG_FASTOPEN)
+_SENDTO: Final = _without(3, _MSG_FASTOPEN)
+
 _STDIO: Final[Group] = (
     # No read: what it gets comes by recvmsg and pread64.
     _any("write", "say on standard error what went wrong"),
@@ -96,7 +102,8 @@ _FIONREAD: Final = 0x541B  # include/uapi/asm-generic/ioctls.h
 _FIONBIO: Final = 0x5421
 
 _IPC: Final[Group] = (
-    _any("sendmsg recvmsg poll", "its channels: packets with descriptors on socketpairs that it was handed"),
+    _any("recvmsg poll", "its channels: packets with descriptors on socketpairs that it was handed"),
+    _some("sendmsg", _SENDMSG, "the same"),
     _any("memfd_create ftruncate pread64", "what is too large for a packet travels in a sealed memfd"),
     # F_GETFL, F_ADD_SEALS, F_GET_SEALS, F_DUPFD_CLOEXEC. Not F_SETOWN: it aims signals at others.
     _some("fcntl", _one_of(1, 3, 1033, 1034, 1030), "what a descriptor that came is, and seals on its own"),
@@ -105,7 +112,8 @@ _IPC: Final[Group] = (
 _EVENT_LOOP: Final[Group] = (
     _any("epoll_ctl epoll_wait", "wait for many channels"),
     # A destination can be named only on a datagram socket.
-    _any("sendto recvfrom", "asyncio wakes itself with a byte in a socketpair"),
+    _any("recvfrom", "asyncio wakes itself with a byte in a socketpair"),
+    _some("sendto", _SENDTO, "the same"),
     # Not TIOCSTI, which types into a terminal (CVE-2017-5226), and nothing of any driver.
     _some("ioctl", _one_of(1, _FIONBIO), "make a channel that comes non-blocking"),
 )
@@ -132,7 +140,9 @@ def _socket_options(level: int, *options: int) -> tuple[Alternative, ...]:
 
 
 _INHERITED_SOCKETS: Final[Group] = (
-    _any("sendmsg recvmsg sendto recvfrom shutdown poll", "sockets that it was handed, already connected"),
+    _any("recvmsg recvfrom shutdown poll", "sockets that it was handed, already connected"),
+    _some("sendmsg", _SENDMSG, "the same; never to connect them"),
+    _some("sendto", _SENDTO, "the same; never to connect them"),
     _any("getsockname getpeername", "what is at their two ends"),
     _some("getsockopt", _one_of(1, _SOL_SOCKET, _IPPROTO_TCP), "their errors and their buffers"),
     # SO_SNDBUF, SO_RCVBUF, SO_KEEPALIVE; TCP_NODELAY, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT, TCP_USER_TIMEOUT.
@@ -146,6 +156,14 @@ _INHERITED_SOCKETS: Final[Group] = (
     ),
     _some("ioctl", _one_of(1, _FIONREAD, _FIONBIO), "make them non-blocking"),
     _some("fcntl", _one_of(1, 3, 4), "the same, the other way (F_GETFL, F_SETFL)"),
+)
+
+_LISTENERS: Final[Group] = (
+    _any(
+        "accept4 recvfrom shutdown poll", "take connections on sockets that it was handed, and read from them"
+    ),
+    _some("sendto", _SENDTO, "write to them; never to connect one"),
+    _some("ioctl", _one_of(1, _FIONBIO), "wait for them with a timeout"),
 )
 
 _SOCK_TYPE_MASK: Final = 0xF  # SOCK_CLOEXEC and SOCK_NONBLOCK are above it
@@ -290,6 +308,7 @@ GROUPS: Final[Mapping[str, Group]] = {
     "clock": _CLOCK,
     "identity": _IDENTITY,
     "inherited_sockets": _INHERITED_SOCKETS,
+    "listeners": _LISTENERS,
     "sockets": _SOCKETS,
     "read_files": _READ_FILES,
     "write_files": _WRITE_FILES,
