@@ -1,0 +1,80 @@
+"""The plugins that are examples: their own tests pass in their sandbox, and each host's script does what it says."""
+
+from __future__ import annotations
+
+import csv
+import io
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from cloister.cli import main
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+PILLOW = [
+    "Image",
+    "ImageOps",
+    *(f"{name}ImagePlugin" for name in ("Bmp", "Gif", "Jpeg", "Png", "Ppm", "Tiff")),
+]
+
+
+def script(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "modules"), [("csv-cleaner", []), ("thumbnailer", [f"--module=PIL.{name}" for name in PILLOW])]
+)
+def test_its_own_tests_pass(name: str, modules: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plugin", "test", *modules, str(EXAMPLES / "plugins" / name)]) == 0, capsys.readouterr()
+    assert "ok " in capsys.readouterr().out
+
+
+def test_a_csv_file_is_cleaned_and_none_overwritten(tmp_path: Path) -> None:
+    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_bytes("\ufeffName; City;;Name\r\n Zoë ;Köln;;=1+1\r\n;;;\r\n".encode())
+    done = script("clean_csv.py", source, target)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "empty rows: 1, empty columns: 1, formulas: 1" in done.stdout
+    with target.open(newline="", encoding="utf-8") as file:
+        assert [*csv.reader(file)] == [["Name", "City", "Name 2"], ["Zoë", "Köln", "'=1+1"]]
+    again = script("clean_csv.py", source, target)
+    assert (again.returncode, again.stdout) == (1, "")
+    assert "File exists" in again.stderr
+
+
+def bomb() -> bytes:
+    """A PNG of a few bytes that unpacks to forty gigabytes."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 6, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + chunk(b"IDAT", zlib.compress(b"\0" * 1000))
+        + chunk(b"IEND", b"")
+    )
+
+
+def test_thumbnails_are_made_and_a_bomb_is_one_line(tmp_path: Path) -> None:
+    out = io.BytesIO()
+    Image.new("RGBA", (600, 300), (0, 0, 255, 99)).save(out, "PNG")
+    (tmp_path / "bomb.png").write_bytes(bomb())
+    (tmp_path / "no.gif").write_bytes(b"GIF89a")
+    (tmp_path / "good.webp").write_bytes(out.getvalue())
+    images = [tmp_path / name for name in ("bomb.png", "no.gif", "good.webp")]
+    done = script("thumbnail.py", "-o", tmp_path / "small", "--side", "100", *images)
+    assert (done.returncode, done.stdout) == (1, f"{tmp_path}/small/good.png\n")
+    bombed, broken = done.stderr.splitlines()
+    assert bombed.startswith(f"{tmp_path}/bomb.png: thumbnailer needed more memory than it may have")
+    assert "thumbnailer raised PIL.UnidentifiedImageError" in broken
+    with Image.open(tmp_path / "small" / "good.png") as small:
+        assert small.size == (100, 50)
