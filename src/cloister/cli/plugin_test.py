@@ -5,15 +5,16 @@ from __future__ import annotations
 import dataclasses
 import time
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Protocol
 
 import msgspec
 from msgspec import Meta
 
 import cloister
 from cloister.errors import CloisterError, PluginError, PluginRaised, printable
+from cloister.interfaces.plugin_host import Language
 from cloister.plugins.manifest import Manifest, read_source
 from cloister.plugins.plugin import Plugin
 from cloister.plugins.runtime import PluginRuntime
@@ -47,8 +48,22 @@ def test(arguments: Namespace) -> int:
     with failures() as codes:
         file, manifest = manifest_of(arguments.path)
         with loaded(arguments, file) as (runtime, plugin):
-            return _all(_Suite(runtime, plugin, manifest, file.parent), arguments.only)
+            return _all(_suite(runtime, plugin, manifest, file.parent), arguments.only)
     return codes[0]
+
+
+def _suite(runtime: PluginRuntime, plugin: Plugin, manifest: Manifest, folder: Path) -> _Suite:
+    if manifest.language is Language.PYTHON:
+        return _PythonSuite(runtime, plugin, manifest, folder)
+    if manifest.language is not Language.JAVASCRIPT:
+        where = f"exported functions test* of {manifest.source}"
+        return _ExportedSuite({manifest.source: plugin}, where)
+    source = plugin.spec.code + b"\n"
+    joined = {
+        name: runtime.plugin(dataclasses.replace(plugin.spec, code=source + code, manifest=None))
+        for name, code in _beside(manifest, folder, "test*.js").items()
+    }
+    return _ExportedSuite(joined, "exported functions test* in files test*.js beside the source")
 
 
 def _all(suite: _Suite, only: str | None) -> int:
@@ -89,21 +104,49 @@ def _say(text: str, *, indent: bool = False) -> None:
     output.write("-", line.encode(errors="replace"))
 
 
-class _Suite:
-    """The tests of a plugin in Python: functions ``test*`` in files ``test*.py`` beside its source."""
+class _Suite(Protocol):
+    """The tests of a plugin; ``where`` says where they would be."""
 
-    where = "functions test_* in files test_*.py beside the source"
+    where: str
+
+    def tests(self) -> list[Test]:
+        """Each with the file that it is in."""
+
+    def run(self, test: Test) -> _Failure | None:
+        """In a process that nothing has run in before."""
+
+
+class _ExportedSuite:
+    """Functions that a source exports. What is tested and its tests are one source, the tests after the rest."""
+
+    def __init__(self, plugins: dict[str, Plugin], where: str) -> None:
+        self.where = where
+        self._plugins = plugins
+
+    def tests(self) -> list[Test]:
+        found: list[Test] = []
+        for file, plugin in self._plugins.items():
+            plugin.load()
+            found += [(file, name) for name in plugin.exports if name.startswith("test")]
+        return found
+
+    def run(self, test: Test) -> _Failure | None:
+        plugin = self._plugins[test[0]]
+        plugin.restart()
+        return _failure(lambda: plugin.call(test[1]))
+
+
+class _PythonSuite:
+    """Functions ``test*`` in files ``test*.py`` beside the source."""
+
+    where = "functions test* in files test*.py beside the source"
 
     def __init__(self, runtime: PluginRuntime, plugin: Plugin, manifest: Manifest, folder: Path) -> None:
-        place = (folder / manifest.source).parent
-        files = sorted(path for path in place.glob("test*.py") if path.name != Path(manifest.source).name)
-        if len(files) > _MOST_FILES:
-            raise CommandError(f"{place}: more than {_MOST_FILES} files of tests", FAILED)
         self._what = (
             manifest.name,
             Path(manifest.source).name,
-            read_source(manifest, folder),
-            {path.name: read_source(_beside(manifest, path.name), folder) for path in files},
+            plugin.spec.code,
+            _beside(manifest, folder, "test*.py"),
         )
         # The plugin's grants and limits, and its manifest no more: that says what *its* source exports.
         spec = dataclasses.replace(plugin.spec, code=_RUNNER.read_bytes(), manifest=None)
@@ -114,17 +157,23 @@ class _Suite:
         return [*found]
 
     def run(self, test: Test) -> _Failure | None:
-        """In a process that nothing has run in before."""
         self._plugin.restart()
-        try:
-            told = self._plugin.call("run", self._what, *test)
-        except PluginRaised as error:  # outside the test: the source, or the file of tests
-            return _Failure(
-                what=f"{error.type_name}: {error.message}"[:4000], traceback=error.traceback[:30_000]
-            )
-        except CloisterError as error:
-            return _Failure(what=printable(str(error), 2000))
+        return _failure(lambda: self._told(test))
+
+    def _told(self, test: Test) -> _Failure | None:
+        told = self._plugin.call("run", self._what, *test)
         return None if told is None else _judged(told, _Failure)
+
+
+def _failure(run: Callable[[], Any]) -> _Failure | None:
+    """What ``run`` says, or what was raised instead."""
+    try:
+        told = run()
+    except PluginRaised as error:
+        return _Failure(what=f"{error.type_name}: {error.message}"[:4000], traceback=error.traceback[:30_000])
+    except CloisterError as error:
+        return _Failure(what=printable(str(error), 2000))
+    return told if isinstance(told, _Failure) else None
 
 
 def _judged(told: Any, kind: Any) -> Any:
@@ -135,6 +184,11 @@ def _judged(told: Any, kind: Any) -> Any:
         raise PluginError(f"the plugin did not let its tests be run: {error}") from None
 
 
-def _beside(manifest: Manifest, name: str) -> Manifest:
-    source = str(Path(manifest.source).with_name(name))
-    return msgspec.structs.replace(manifest, source=source)
+def _beside(manifest: Manifest, folder: Path, pattern: str) -> dict[str, bytes]:
+    """The files beside the source that ``pattern`` finds, by name, and what is in them."""
+    source = Path(manifest.source)
+    names = sorted(path.name for path in (folder / source).parent.glob(pattern) if path.name != source.name)
+    if len(names) > _MOST_FILES:
+        raise PluginError(f"more than {_MOST_FILES} files of tests")
+    files = {name: msgspec.structs.replace(manifest, source=str(source.with_name(name))) for name in names}
+    return {name: read_source(file, folder) for name, file in files.items()}
