@@ -1,6 +1,6 @@
 """Makes a web page of a text in Markdown: ``python markdown_to_html.py IN.md OUT.html`` (- for standard input)
 
-The converter is JavaScript, and runs in a process that can do nothing else. Needs ``pip install "cloister[javascript]"``.
+The converter is JavaScript in a process that can do nothing else. It needs ``pip install "cloister[javascript]"``.
 """
 
 from __future__ import annotations
