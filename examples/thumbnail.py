@@ -28,7 +28,17 @@ def main() -> int:
         "--side", metavar="PIXELS", type=int, default=256, help="at most so wide and high (256)"
     )
     arguments = parser.parse_args()
-    arguments.output.mkdir(exist_ok=True)
+    try:
+        arguments.output.mkdir(exist_ok=True)
+        failed = thumbnails(arguments)
+    except (CloisterError, OSError) as error:
+        failed = [str(error)]
+    print(*failed, sep="\n", end="\n" if failed else "", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def thumbnails(arguments: argparse.Namespace) -> list[str]:
+    """Make them; a line for each image that there is none of."""
     failed = []
     with PluginRuntime(modules=MODULES) as runtime:
         runtime.load(PLUGIN)
@@ -47,8 +57,7 @@ def main() -> int:
                     print(target)
                 except (CloisterError, OSError, ValueError) as error:
                     failed.append(f"{image}: {error}")
-    print(*failed, sep="\n", end="\n" if failed else "", file=sys.stderr)
-    return 1 if failed else 0
+    return failed
 
 
 def judged(found: object) -> tuple[str, bytes]:
