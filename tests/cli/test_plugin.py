@@ -138,6 +138,15 @@ def test_what_is_wrong_is_named_with_its_place(
     assert all(line.startswith("  ") for line in err.splitlines()[1:])
 
 
+def test_a_source_that_is_not_there_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (plugin(tmp_path) / "plugin.py").unlink()
+    for command in (("check",), ("check", "--json"), ("run",), ("test",)):
+        more = ("echo",) if command == ("run",) else ()
+        code, out, err = cloister(capsys, *command, tmp_path, *more)
+        assert code == 1
+        assert "No such file or directory" in (out if "--json" in command else err)
+
+
 def test_check_for_scripts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = cloister(capsys, "check", plugin(tmp_path), "--json")
     told = json.loads(out)

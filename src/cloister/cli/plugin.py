@@ -100,6 +100,9 @@ def failures() -> Iterator[list[int]]:
         if isinstance(error, PluginRaised):
             print(indented(error.traceback), end="", file=sys.stderr)
         codes.append(code_of(error))
+    except OSError as error:  # a file of the plugin's
+        print(f"cloister: {printable(str(error), 1000)}", file=sys.stderr)
+        codes.append(FAILED)
 
 
 def code_of(error: CloisterError) -> int:

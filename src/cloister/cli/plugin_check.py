@@ -13,7 +13,7 @@ import msgspec
 
 from cloister.errors import CloisterError, ManifestError, PluginRaised, SandboxUnavailable, printable
 from cloister.plugins.capabilities import ABOUT, AVAILABLE
-from cloister.plugins.manifest import Manifest, read, read_source
+from cloister.plugins.manifest import Manifest, read
 from cloister.plugins.plugin import Plugin
 
 from . import output
@@ -29,8 +29,7 @@ def check(arguments: Namespace) -> int:
         return _as_json(arguments, file)
     with failures() as codes:
         manifest = read(file)
-        size = len(read_source(manifest, file.parent))
-        _print(_about(manifest, size))
+        _print(_about(manifest, (file.parent / manifest.source).stat().st_size))
         began = time.monotonic()
         with loaded(arguments, file) as (_, plugin):
             _print(_loaded(plugin, time.monotonic() - began))
@@ -83,7 +82,7 @@ def _as_json(arguments: Namespace, file: Path) -> int:
             told |= {"layers": plugin.report.layers, "missing": plugin.report.missing}
     except SandboxUnavailable:
         raise
-    except CloisterError as error:
+    except (CloisterError, OSError) as error:
         problem = {"type": type(error).__name__, "message": printable(str(error), 1000)}
         if isinstance(error, ManifestError):
             problem |= {"key": error.key, "line": error.line}
