@@ -86,8 +86,10 @@ if TYPE_CHECKING:
     from .plugins.async_runtime import AsyncPluginRuntime
     from .plugins.isolated import isolated
     from .plugins.limits import Limits
+    from .plugins.namespaces import Namespaces
     from .plugins.plugin import Plugin
     from .plugins.pool import PluginPool
+    from .plugins.profiles import Profile
     from .plugins.runtime import PluginRuntime
 
 __version__ = "0.1.0"
@@ -125,6 +127,7 @@ __all__ = [
     "Link",
     "ManifestError",
     "MemoryLimit",
+    "Namespaces",
     "NavigationError",
     "NetworkPolicy",
     "NoSuchFunction",
@@ -143,6 +146,7 @@ __all__ = [
     "ProcessError",
     "ProcessInfo",
     "ProcessLimit",
+    "Profile",
     "Response",
     "ResultLimit",
     "RuntimeClosed",
@@ -162,8 +166,10 @@ _PLACES = {
     **dict.fromkeys(_BROWSER.split(), "cloister.browser"),
     "AsyncPluginRuntime": "cloister.plugins.async_runtime",
     "Limits": "cloister.plugins.limits",
+    "Namespaces": "cloister.plugins.namespaces",
     "Plugin": "cloister.plugins.plugin",
     "PluginPool": "cloister.plugins.pool",
+    "Profile": "cloister.plugins.profiles",
     "PluginRuntime": "cloister.plugins.runtime",
     "SharedBuffer": "cloister.ipc.shared_buffer",
     "isolated": "cloister.plugins.isolated",

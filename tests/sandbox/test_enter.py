@@ -280,6 +280,7 @@ def test_a_limit_is_never_raised() -> None:
     [
         ({"groups": ("stdio", "everything")}, "no such group: everything"),
         ({"read_paths": ("fonts",)}, "not an absolute path: fonts"),
+        ({"keep": ("CAP_ALL",)}, "no such capability: CAP_ALL"),
         ({"namespaces": frozenset({Layer.SECCOMP})}, "not a namespace: seccomp"),
     ],
 )
@@ -310,3 +311,13 @@ def test_a_process_that_shares_the_network_does_not_miss_its_namespace() -> None
     outcome = Sandbox(policy).run(lambda: None)
     assert "network_namespace" not in (*outcome.layers, *outcome.missing)
     assert Path("/proc/self/ns/net").exists()
+
+
+def test_a_capability_is_kept_in_a_user_namespace_and_nowhere_else(this_machine: sandbox.Machine) -> None:
+    policy = replace(BASIC, keep=("CAP_NET_RAW",), groups=("stdio", "memory", "lockdown"))
+    outside = Sandbox(policy, isolated=False, allow_degraded=True).run(lambda: None)
+    assert list(outside.refused or ()) == ["user_namespace"]
+    if Layer.USER_NAMESPACE in this_machine.available:
+        inside = Sandbox(policy).run(privileges.effective_capabilities)
+        assert inside.value == 1 << 13
+        assert Layer.CAPABILITIES in inside.layers

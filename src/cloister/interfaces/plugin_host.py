@@ -9,7 +9,7 @@ its functions, one after the other, and tell what was printed and logged. What t
 from __future__ import annotations
 
 import enum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -45,6 +45,10 @@ Identifier = Annotated[str, Meta(min_length=1, max_length=128)]
 BufferCount = Annotated[int, Meta(ge=0, le=MAX_BUFFERS)]
 StreamId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Path = Annotated[str, Meta(pattern=r"^/[^\x00]{0,4095}\Z")]
+NamespaceName = Literal[
+    "pid_namespace", "network_namespace", "mount_namespace", "ipc_namespace", "uts_namespace"
+]
+CapabilityName = Annotated[str, Meta(pattern=r"^CAP_[A-Z_]{1,40}\Z")]
 Paths = Annotated[tuple[Path, ...], Meta(max_length=256)]
 Address = Annotated[str, Meta(max_length=64)]
 Variable = Annotated[str, Meta(min_length=1, max_length=2048)]
@@ -72,6 +76,10 @@ class PreloadOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     write_paths: Paths = ()
     delete_paths: Paths = ()
     metadata_paths: Paths = ()
+    shares: Annotated[tuple[NamespaceName, ...], Meta(max_length=5)] = ()
+    """Namespaces of the host's that it stays in."""
+    keep: Annotated[tuple[CapabilityName, ...], Meta(max_length=64)] = ()
+    """Linux capabilities that it keeps, in its user namespace."""
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

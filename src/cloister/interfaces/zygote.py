@@ -43,6 +43,7 @@ class PreloadKind(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kind: Kind
     module: ModuleName
     options: bytes = b""  # for preload(): what only files have must be read before lock-down
+    shares_network: bool = False  # with the host
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -7,7 +7,7 @@ import os
 import msgspec
 
 from cloister.interfaces.plugin_host import Options, PreloadOptions
-from cloister.sandbox import Files, Layer, Limits, Policy, Report
+from cloister.sandbox import NAMESPACES, Files, Layer, Limits, Policy, Report
 
 from . import library
 
@@ -34,6 +34,8 @@ def policy(preload: PreloadOptions, read_paths: tuple[str, ...] = ()) -> Policy:
         ),
         read_paths=(*library.paths(), *read_paths),
         files=files,
+        keep=preload.keep,
+        namespaces=NAMESPACES - {Layer(name) for name in preload.shares},
         limits=Limits(processes=_THREADS if preload.threads else 0),
     )
 
@@ -69,7 +71,8 @@ def unusable(policy: Policy, report: Report) -> str:
     )
     for capability, paths, mode in wanted:
         for path in paths:
-            if problem := _problem(path, mode, capability):
+            # access(2) asks for a user without capabilities.
+            if problem := _problem(path, os.F_OK if policy.keep else mode, capability):
                 return f"{capability}: {path} {problem}"
     return ""
 
@@ -77,7 +80,7 @@ def unusable(policy: Policy, report: Report) -> str:
 def _problem(path: str, mode: int, capability: str) -> str:
     if not os.path.lexists(path):
         return "is not there, or has a symlink in it"
-    if os.path.isdir(path):  # noqa: PTH112
+    if mode and os.path.isdir(path):  # noqa: PTH112
         mode |= os.X_OK
     elif capability == "fs:metadata":
         mode = os.F_OK

@@ -15,6 +15,7 @@ from .host_process import HostFunctions
 from .invocation import Invocation
 from .limits import Limits
 from .plugin import Plugin, Status, Stream
+from .profiles import Profile
 from .runtime import Grants, PluginRuntime
 
 if TYPE_CHECKING:
@@ -76,11 +77,12 @@ class AsyncPluginRuntime:
         grants: Grants | None = None,
         limits: Limits | None = None,
         functions: HostFunctions | None = None,
+        profile: Profile | str | None = None,
     ) -> Plugin:
         """As :meth:`PluginRuntime.load`."""
         runtime = self._started
         return await self._run(
-            lambda: runtime.load(manifest, grants=grants, limits=limits, functions=functions)
+            lambda: runtime.load(manifest, grants=grants, limits=limits, functions=functions, profile=profile)
         )
 
     async def load_source(
@@ -91,11 +93,14 @@ class AsyncPluginRuntime:
         grants: Grants | None = None,
         limits: Limits | None = None,
         functions: HostFunctions | None = None,
+        profile: Profile | str | None = None,
     ) -> Plugin:
         """As :meth:`PluginRuntime.load_source`."""
         runtime = self._started
         return await self._run(
-            lambda: runtime.load_source(code, name, grants=grants, limits=limits, functions=functions)
+            lambda: runtime.load_source(
+                code, name, grants=grants, limits=limits, functions=functions, profile=profile
+            )
         )
 
     async def call(

@@ -71,13 +71,16 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_u
             **{name: _least(getattr(self, name), getattr(host, name)) for name in self.__struct_fields__}
         )
 
+    def over(self, other: Limits) -> Limits:
+        """This, and ``other`` wherever it says nothing."""
+        return Limits(**{
+            name: other_value if (value := getattr(self, name)) is None else value
+            for name, other_value in msgspec.structs.asdict(other).items()
+        })  # fmt: skip
+
     def filled(self) -> Limits:
         """With the default wherever nothing was said."""
-        mine: dict[str, Any] = {
-            name: default if (value := getattr(self, name)) is None else value
-            for name, default in msgspec.structs.asdict(DEFAULTS).items()
-        }
-        return Limits(**mine)
+        return self.over(DEFAULTS)
 
     def bytes_of(self, name: str) -> int:
         """The limit ``name``, which is a size that was said or filled in."""

@@ -50,6 +50,7 @@ from .host_process import Answer, HostFunctions, HostProcess
 from .invocation import Invocation
 from .limits import Limits
 from .manifest import Manifest
+from .namespaces import Namespaces
 from .status import Crashed, Running, Status, Terminated, Unresponsive, status_of
 from .stream import Stream
 from .zygotes import Zygotes
@@ -99,6 +100,9 @@ class Spec:
     functions: HostFunctions = dataclasses.field(default_factory=dict)
     broker: Broker | None = None
     """What stays of the plugin while processes and versions of it come and go; functions of the host's have none."""
+    namespaces: Namespaces = dataclasses.field(default_factory=Namespaces)
+    keep: tuple[str, ...] = ()
+    """Linux capabilities."""
 
     @property
     def preload(self) -> PreloadOptions:
@@ -111,6 +115,8 @@ class Spec:
             write_paths=self.held.write_paths,
             delete_paths=self.held.delete_paths,
             metadata_paths=self.held.metadata_paths,
+            shares=self.namespaces.shared,
+            keep=self.keep,
         )
 
     @property

@@ -16,13 +16,16 @@ from ..interfaces.plugin_host import Language, PreloadOptions
 from ..process.loop_thread import CLOSE_TIMEOUT, LoopThread
 from ..process.monitor import Monitor
 from . import manifest as manifests
+from . import profiles
 from .broker import RESERVED, Broker, Services
 from .capabilities import resolve
 from .events import EventName, Events, PluginEvent
 from .host_process import HostFunctions
 from .limits import Limits
+from .namespaces import check_capabilities
 from .network import Network
 from .plugin import Plugin, Spec, Status
+from .profiles import Profile
 from .registry import Registry
 from .watched import WatchedPlugins
 from .zygotes import Zygotes
@@ -102,13 +105,15 @@ class PluginRuntime:
         grants: Grants | None = None,
         limits: Limits | None = None,
         functions: HostFunctions | None = None,
+        profile: Profile | str | None = None,
     ) -> Plugin:
         """Load the plugin of a manifest. It gets of its capabilities what ``grants`` says too, and may call the host's
-        ``functions``, by name.
+        ``functions``, by name. ``profile`` adds its own grants and limits (:class:`Profile`).
 
         Raises :class:`ManifestError`, :class:`CapabilityRefused`, :class:`DependencyError`, :class:`NoSuchFunction` for
         an export that is missing, :class:`PluginRaised` when its code does, and what :meth:`Plugin.call` raises.
         """
+        chosen = profiles.find(profile)
         path = Path(manifest)
         read = manifests.read(path)
         if read.language not in LANGUAGES:
@@ -122,11 +127,13 @@ class PluginRuntime:
                 source,
                 manifest=read,
                 language=read.language,
-                limits=read.limits.within((limits or self._limits).filled()),
-                held=resolve(read.name, read.capabilities, grants or {}),
+                limits=read.limits.within(self._limited(chosen, limits)),
+                held=resolve(read.name, read.capabilities, chosen.with_grants(grants)),
                 modules=self._modules,
                 functions=_checked(functions),
                 broker=Broker(read.name, self._services),
+                namespaces=chosen.namespaces,
+                keep=check_capabilities(chosen.keep),
             )
         )
 
@@ -138,6 +145,7 @@ class PluginRuntime:
         grants: Grants | None = None,
         limits: Limits | None = None,
         functions: HostFunctions | None = None,
+        profile: Profile | str | None = None,
     ) -> Plugin:
         """Load a plugin from its source. It exports its public functions, or what its ``__all__`` names.
 
@@ -145,15 +153,18 @@ class PluginRuntime:
         """
         if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", name):
             raise InvalidArgument(f"{name!r} is no name for a plugin: small letters, digits and hyphens")
+        chosen = profiles.find(profile)
         return self._load(
             Spec(
                 name,
                 code.encode(),
-                limits=(limits or self._limits).filled(),
-                held=resolve(name, None, grants or {}),
+                limits=self._limited(chosen, limits),
+                held=resolve(name, None, chosen.with_grants(grants)),
                 modules=self._modules,
                 functions=_checked(functions),
                 broker=Broker(name, self._services),
+                namespaces=chosen.namespaces,
+                keep=check_capabilities(chosen.keep),
             )
         )
 
@@ -203,6 +214,11 @@ class PluginRuntime:
     def plugin(self, spec: Spec) -> Plugin:
         """A plugin that nobody finds by its name. It has no process before it is called; the caller closes it."""
         return Plugin(spec, self._zygotes, self._thread.run)
+
+    def _limited(self, profile: Profile, limits: Limits | None) -> Limits:
+        if profile is profiles.NONE:
+            return (limits or self._limits).filled()
+        return (limits or Limits()).over(profile.limits).over(self._limits).filled()
 
     def _load(self, spec: Spec) -> Plugin:
         plugin = self.plugin(spec)

@@ -178,8 +178,11 @@ class Zygotes:
             self._kept[preload] = kept
 
     async def _start(self, preload: PreloadOptions) -> Zygote:
-        kinds = [PreloadKind(PLUGIN_HOST, MODULES[PLUGIN_HOST], msgspec.msgpack.encode(preload))]
-        zygote = await Zygote.start(kinds, allow_degraded=self._allow_degraded)
+        shares_network = "network_namespace" in preload.shares
+        kinds = [
+            PreloadKind(PLUGIN_HOST, MODULES[PLUGIN_HOST], msgspec.msgpack.encode(preload), shares_network)
+        ]
+        zygote = await Zygote.start(kinds, allow_degraded=self._allow_degraded, shares=preload.shares)
         try:
             await zygote.ready()
         except BaseException:

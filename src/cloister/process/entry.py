@@ -13,7 +13,7 @@ import sys
 from .. import sandbox
 from ..sandbox.kernel import syscall
 from .kinds import HOST_NETWORK, MODULES
-from .variables import CHANNEL_VARIABLE
+from .variables import CHANNEL_VARIABLE, SHARED_VARIABLE
 
 __all__ = ["main"]
 
@@ -30,15 +30,16 @@ def main(kind: str) -> int:
         os.fstat(channel)
     except (KeyError, ValueError, OSError):
         return _usage(f"{kind} is started by Cloister itself: {CHANNEL_VARIABLE} names no open descriptor")
+    shared = {sandbox.Layer(name) for name in os.environ.pop(SHARED_VARIABLE, "").split(",") if name}
     # Python's own handler would return, and no child may return from a handler (rt_sigreturn).
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     gc.disable()  # until everything is loaded: importing leaves next to nothing to find
     environment = dict(os.environ)  # the launcher's short list; it is needed until everything is read
     sandbox.shed([channel])
     connects = kind in HOST_NETWORK or kind == "zygote"  # which moves its branches out of it, but for one
-    isolated = sandbox.isolate(
-        sandbox.NAMESPACES - ({sandbox.Layer.NETWORK_NAMESPACE} if connects else set())
-    )
+    if connects:
+        shared.add(sandbox.Layer.NETWORK_NAMESPACE)
+    isolated = sandbox.isolate(sandbox.NAMESPACES - shared)
     from .start import greet, serve
 
     pid = os.getpid()

@@ -45,7 +45,7 @@ from ..ipc import Channel, Descriptors, blob
 from ..ipc.codec import Packet, codec
 from .handle import ChildProcess, ExitStatus
 from .last_words import LastWords
-from .spawn import take
+from .spawn import spawn, take
 from .usage import fields_of
 
 __all__ = ["Zygote", "launch"]
@@ -67,14 +67,16 @@ async def launch(
     keep: Sequence[Channel] = (),
     interface: Interface = CONTROL,
     handlers: Mapping[type[Message], Any] | None = None,
+    shares: tuple[str, ...] = (),
 ) -> ChildProcess:
     """Start ``python -m cloister --subprocess-kind=KIND`` and hand it ``channels`` (given away, whatever happens).
 
-    ``keep`` are this side's ends, closed with the handle, or here when this fails.
+    ``keep`` are this side's ends, closed with the handle, or here when this fails. ``shares`` are namespaces of this
+    program that it stays in.
     Raises :class:`LaunchError` when it does not come up, and :class:`OutOfDescriptors`.
     """
     try:
-        spawned = take(kind)
+        spawned = spawn(kind, shares) if shares else take(kind)
     except BaseException:
         _close(*channels, *keep)
         raise
@@ -204,9 +206,11 @@ class Zygote:
         *,
         allow_degraded: bool = False,
         on_branch: Callable[[ChildProcess], None] = lambda _branch: None,
+        shares: tuple[str, ...] = (),
     ) -> Zygote:
         """Start one that can fork ``kinds``. Its branches may still be loading; forks wait for them. ``on_branch``
-        hears of each.
+        hears of each. ``shares`` are namespaces of this program that all of them stay in, but for the network, which
+        is for each kind to say.
 
         Raises :class:`LaunchError` or :class:`OutOfDescriptors`.
         """
@@ -227,6 +231,7 @@ class Zygote:
             keep=list(zygote._channels.values()),
             allow_degraded=allow_degraded,
             interface=ZYGOTE,
+            shares=shares,
             handlers={
                 Branched: zygote._on_branched,
                 Exited: lambda message, _fds: zygote._on_exited(None, message),

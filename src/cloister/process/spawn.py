@@ -12,7 +12,7 @@ import time
 from typing import Final, NamedTuple
 
 from ..errors import LaunchError, OutOfDescriptors, descriptors_left
-from .variables import CHANNEL_VARIABLE, LOG_VARIABLE
+from .variables import CHANNEL_VARIABLE, LOG_VARIABLE, SHARED_VARIABLE
 
 __all__ = ["Spawned", "abandon", "spawn", "spawn_ahead", "take"]
 
@@ -77,8 +77,9 @@ def take(kind: str) -> Spawned:
     return _ahead.pop(kind, None) or spawn(kind)
 
 
-def spawn(kind: str) -> Spawned:
-    """Start ``python -m cloister --subprocess-kind=KIND``. Raises :class:`LaunchError` or :class:`OutOfDescriptors`."""
+def spawn(kind: str, shares: tuple[str, ...] = ()) -> Spawned:
+    """Start ``python -m cloister --subprocess-kind=KIND``, which stays in the namespaces ``shares`` of this program.
+    Raises :class:`LaunchError` or :class:`OutOfDescriptors`."""
     with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
         with descriptors_left():
             here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -90,14 +91,16 @@ def spawn(kind: str) -> Spawned:
             theirs.callback(os.close, writer)
             null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
             theirs.callback(os.close, null)
-        pid = _spawn(kind, there.fileno(), writer, null)
+        pid = _spawn(kind, there.fileno(), writer, null, shares)
         ours.pop_all()
         return Spawned(pid, here.detach(), reader)
 
 
-def _spawn(kind: str, channel: int, errors: int, null: int) -> int:
+def _spawn(kind: str, channel: int, errors: int, null: int, shares: tuple[str, ...]) -> int:
     environment = {name: os.environ[name] for name in _PASSED if name in os.environ}
     environment[CHANNEL_VARIABLE] = str(channel)
+    if shares:
+        environment[SHARED_VARIABLE] = ",".join(shares)
     try:
         return os.posix_spawn(
             sys.executable,

@@ -195,7 +195,7 @@ class _Branching:
     def main(self, start: Start) -> None:
         # Its root folder will be another than the others': in a namespace that they shared, it would be theirs, too.
         sandbox.unshare(sandbox.Layer.MOUNT_NAMESPACE)
-        if self._entry.kind not in HOST_NETWORK:
+        if self._entry.kind not in HOST_NETWORK and not self._entry.shares_network:
             sandbox.unshare(sandbox.Layer.NETWORK_NAMESPACE)
         module = importlib.import_module(self._entry.module)
         module.preload(self._entry.options)

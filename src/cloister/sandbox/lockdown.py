@@ -34,11 +34,16 @@ def enter(policy: Policy, *, allow_degraded: bool = False) -> Report:
     prctl(_SET_NO_NEW_PRIVS, 1)
     held.add(Layer.NO_NEW_PRIVILEGES)
     # The bounding set and securebits while there is CAP_SETPCAP, the user while there is CAP_SETUID, then the rest.
-    privileges.close_ways_back()
+    keep = privileges.capability_bits(policy.keep)
+    privileges.close_ways_back(keep=keep)
     if privileges.drop_user():
         held.add(Layer.UNPRIVILEGED_USER)
-    if privileges.drop_capabilities():
+    left = privileges.drop_capabilities(keep=keep)
+    if left & ~keep == 0:
         held.add(Layer.CAPABILITIES)
+    if keep and (left != keep or Layer.USER_NAMESPACE not in held):
+        why = f"{', '.join(policy.keep)} cannot be kept without a user namespace: they would be the machine's"
+        raise SandboxUnavailable(policy.kind, {Layer.USER_NAMESPACE: why})
     # Both are reset by the change of user.
     privileges.refuse_to_be_read()
     privileges.die_with_parent()

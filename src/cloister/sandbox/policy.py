@@ -12,6 +12,7 @@ from .files import Files
 from .groups import GROUPS, rules_for
 from .layers import Layer
 from .limits import Limits
+from .privileges import CAPABILITIES
 from .syscalls import X86_64, native
 
 __all__ = ["NAMESPACES", "REQUIRED", "Policy", "Report"]
@@ -60,6 +61,9 @@ class Policy(msgspec.Struct, frozen=True):
     limits: Limits = msgspec.field(default_factory=Limits)
     connects: bool = False
     """Whether it may connect TCP sockets, as far as Landlock goes; it also needs the group ``sockets``."""
+    keep: tuple[str, ...] = ()
+    """Capabilities that it keeps (:data:`~cloister.sandbox.privileges.CAPABILITIES`), in its user namespace: without
+    one it is not to run, as they would be the machine's."""
     namespaces: frozenset[Layer] = NAMESPACES
     """Those it is meant to be in; :func:`~cloister.sandbox.isolate` puts it there."""
     requires: frozenset[Layer] = REQUIRED
@@ -70,6 +74,8 @@ class Policy(msgspec.Struct, frozen=True):
             raise ValueError(f"no such group: {', '.join(sorted(unknown))}")
         if relative := [p for p in self.read_paths if not p.startswith("/")]:
             raise ValueError(f"not an absolute path: {', '.join(relative)}")
+        if unknown := set(self.keep) - set(CAPABILITIES):
+            raise ValueError(f"no such capability: {', '.join(sorted(unknown))}")
         if strangers := self.namespaces - NAMESPACES:
             raise ValueError(f"not a namespace: {', '.join(sorted(strangers))}")
 

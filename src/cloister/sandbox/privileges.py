@@ -6,12 +6,15 @@ import ctypes
 import errno
 import os
 import signal
+from collections.abc import Iterable
 from typing import Final
 
 from .kernel import prctl, prctl_or_none, syscall
 
 __all__ = [
+    "CAPABILITIES",
     "NOBODY",
+    "capability_bits",
     "close_ways_back",
     "die_with_parent",
     "drop_capabilities",
@@ -43,6 +46,17 @@ _CAP_SETGID: Final = 6
 _CAP_SETUID: Final = 7
 # NOROOT and NO_CAP_AMBIENT_RAISE on, NO_SETUID_FIXUP and KEEP_CAPS off, all of them locked so.
 _SECUREBITS: Final = 0b11_10_10_11
+_KEEP_CAPS: Final = 1 << 4
+
+_CAPABILITIES: Final = """
+    CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE
+    NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT
+    SYS_PTRACE SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE
+    AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ
+    PERFMON BPF CHECKPOINT_RESTORE
+"""
+CAPABILITIES: Final = tuple(f"CAP_{name}" for name in _CAPABILITIES.split())
+"""As the kernel numbers them (include/uapi/linux/capability.h; the last three since Linux 5.8 and 5.9)."""
 
 
 class _Header(ctypes.Structure):
@@ -64,13 +78,19 @@ def effective_capabilities() -> int:
     return int(data[0].effective) | int(data[1].effective) << 32
 
 
+def capability_bits(names: Iterable[str]) -> int:
+    """As :func:`effective_capabilities` has them. Raises ValueError for a name that is none."""
+    return sum(1 << CAPABILITIES.index(name) for name in set(names))
+
+
 def filtered() -> bool:
     """Whether a seccomp filter holds this process."""
     return prctl_or_none(_GET_SECCOMP) == _FILTER_MODE
 
 
-def close_ways_back() -> None:
-    """Make capabilities unobtainable: empty the bounding and ambient sets, and take root's powers from root.
+def close_ways_back(*, keep: int = 0) -> None:
+    """Make capabilities unobtainable: empty the bounding and ambient sets, and take root's powers from root. With
+    ``keep`` the permitted ones survive :func:`drop_user`.
 
     Must come while there are capabilities: without CAP_SETPCAP nothing is changed, and no_new_privs alone
     closes the way back. The sets that hold now are :func:`drop_capabilities`'s.
@@ -81,7 +101,7 @@ def close_ways_back() -> None:
             prctl_or_none(_CAPBSET_DROP, capability)
         capability += 1
     prctl_or_none(_CAP_AMBIENT, _CAP_AMBIENT_CLEAR_ALL)
-    prctl_or_none(_SET_SECUREBITS, _SECUREBITS)
+    prctl_or_none(_SET_SECUREBITS, _SECUREBITS | _KEEP_CAPS if keep else _SECUREBITS)
 
 
 def drop_user() -> bool:
@@ -114,15 +134,20 @@ def _leave_groups() -> None:
         pass
 
 
-def drop_capabilities() -> bool:
-    """Empty the effective, permitted and inheritable sets. Whether none is left.
+def drop_capabilities(*, keep: int = 0) -> int:
+    """Empty the effective, permitted and inheritable sets, but for what is permitted of ``keep``. What is left.
 
     Raises:
         OSError: the kernel refused.
     """
     header, data = _Header(_CAPABILITY_VERSION_3, 0), (_Data * 2)()
+    if keep:
+        syscall("capget", ctypes.byref(header), ctypes.byref(data))
+        for half, bits in zip(data, (keep & 0xFFFFFFFF, keep >> 32), strict=True):
+            half.effective = half.permitted = half.permitted & bits
+            half.inheritable = 0
     syscall("capset", ctypes.byref(header), ctypes.byref(data))
-    return effective_capabilities() == 0
+    return effective_capabilities()
 
 
 def leave_session_keyring() -> bool:

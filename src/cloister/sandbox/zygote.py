@@ -29,6 +29,7 @@ def zygote_policy(children: Iterable[Policy]) -> Policy:
         files=functools.reduce(operator.or_, (policy.files for policy in policies), Files()),
         limits=Limits(address_space=None, data=None, file_size=None, open_files=4096, processes=None),
         connects=any(policy.connects for policy in policies),
+        keep=tuple(dict.fromkeys(name for policy in policies for name in policy.keep)),
         namespaces=NAMESPACES.intersection(*(policy.namespaces for policy in policies)),
     )
 
