@@ -19,6 +19,7 @@ from cloister.interfaces.lookup_server import (
     LOOKUP_ADMIN,
     AddClient,
     Connect,
+    LookUp,
     Options,
     PolicyRules,
     Proxy,
@@ -40,13 +41,13 @@ class Server:
         self.admin = admin
         self.made: list[Connection] = []
 
-    def channel(self) -> Channel:
+    def channel(self, rules: PolicyRules | None = None) -> Channel:
         here, there = Channel.pair()
-        self.admin.send(AddClient(), [there.detach()])
+        self.admin.send(AddClient(rules), [there.detach()])
         return here
 
-    def client(self) -> Connection:
-        self.made.append(Connection(self.channel(), LOOKUP, "client"))
+    def client(self, rules: PolicyRules | None = None) -> Connection:
+        self.made.append(Connection(self.channel(rules), LOOKUP, "client"))
         return self.made[-1]
 
 
@@ -109,6 +110,53 @@ def test_clients_are_connected_and_refused_side_by_side(zone: Zone, canary: Cana
 
     with_server(work, zone, rules)
     assert (allowed.count(), forbidden.count()) == (1, 0)
+
+
+def test_a_client_with_rules_of_its_own_asks_for_no_other_host(zone: Zone, canary: CanaryMaker) -> None:
+    """A name that is not to be asked for is not looked up either: a look-up tells its name server something."""
+    listener = canary()
+    zone.records = {"a.example": ["A 127.0.0.1"], "secret.b.example": ["A 127.0.0.1"]}
+    place = f"a.example:{listener.port}"
+
+    async def work(server: Server) -> None:
+        client = server.client(PolicyRules(only_hosts=(place, "c.example"), allow_hosts=(place,)))
+        assert await connect(client, "a.example", listener.port) == "127.0.0.1"
+        for host, port in (
+            ("secret.b.example", listener.port),
+            ("a.example", listener.port + 1),
+            ("127.0.0.1", listener.port),
+            ("localhost", listener.port),
+        ):
+            with pytest.raises(RequestFailed) as caught:
+                await connect(client, host, port)
+            assert (caught.value.code, "none of the hosts" in caught.value.detail) == (
+                "address_refused",
+                True,
+            )
+        assert await connect(server.client(), "127.0.0.1", listener.port) == "127.0.0.1", (
+            "others have the rules of all"
+        )
+
+    with_server(work, zone, PolicyRules(allow_hosts=(f"127.0.0.1:{listener.port}",)))
+    assert listener.count() == 2
+    assert {name for name, _, _ in zone.asked} == {"a.example"}
+
+
+def test_names_are_looked_up_for_the_browser(zone: Zone) -> None:
+    zone.records = {"a.example": ["A 10.0.0.1", "AAAA 2001:db8::1"], "b.example": ["A 192.0.2.1"]}
+
+    async def work(server: Server) -> None:
+        async def look_up(host: str) -> tuple[str, ...]:
+            return (await server.admin.request(LookUp(host, named=False), timeout=20))[0].addresses
+
+        assert await look_up("a.example") == ("2001:db8::1", "10.0.0.1")
+        assert await look_up("b.example") == ("192.0.2.1",)
+        for host, code in (("none.example", "unknown_host"), ("a b", "bad_url"), ("printer", "unknown_host")):
+            with pytest.raises(RequestFailed) as caught:
+                await look_up(host)
+            assert caught.value.code == code
+
+    with_server(work, zone, PolicyRules())
 
 
 def test_an_answer_over_tcp_is_understood_after_lock_down(zone: Zone, canary: CanaryMaker) -> None:
