@@ -14,6 +14,8 @@ from cloister.sandbox.syscalls import native
 
 MOST = {"image_decoder": 25, "web_content": 45, "request_server": 50, "lookup_server": 70, "plugin_host": 50}
 """System calls that each kind may make at the most."""
+FOREIGN = "program_host"
+"""It becomes a program that is not ours, and makes what such programs make."""
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -28,10 +30,25 @@ def test_it_says_in_words_what_a_kind_may_do(kind: str) -> None:
     words = " ".join(done.stdout.split())
     assert words.startswith(f"{kind} may make ")
     assert "never executable" in words
-    assert "any other ends the process" in words
+    assert ("any other ends the process" in words) == (kind != FOREIGN)
+    assert ("any other fails too" in words) == (kind == FOREIGN)
+    assert ("running as programs" in words) == (kind == FOREIGN)
     assert ("fork; no shared memory, no namespace" in words) == (kind == "zygote")
     assert ("connects TCP sockets" in words) == (kind == "lookup_server")
     assert ("/usr/share/fonts" in words) == (kind == "web_content")
+
+
+def test_a_program_gets_nothing_that_reaches_further_than_its_own_process() -> None:
+    found = json.loads(run("doctor", "--policy", FOREIGN, "--json").stdout)
+    assert len(found["calls"]) < found["calls_of_the_kernel"] / 3
+    unwanted = (
+        "socket socketpair connect bind sendmsg recvmsg ptrace process_vm_readv process_vm_writev mount umount2 "
+        "pivot_root chroot setns unshare clone clone3 fork vfork keyctl add_key request_key bpf perf_event_open "
+        "io_uring_setup userfaultfd memfd_create execveat setsid setpgid seccomp personality chmod unlink rename "
+        "mkdir truncate setxattr open_by_handle_at name_to_handle_at pidfd_open pidfd_getfd pidfd_send_signal tkill"
+    )
+    assert not set(found["calls"]) & set(unwanted.split())
+    assert {"kill", "tgkill", "mmap", "mprotect", "ioctl", "prctl"} <= set(found["calls_by_arguments"])
 
 
 @pytest.mark.parametrize("kind", MOST)

@@ -17,6 +17,7 @@ from cloister.interfaces.image_decoder import IMAGES, DecodeFile
 from cloister.interfaces.lookup_server import LOOKUP, LOOKUP_ADMIN
 from cloister.interfaces.monitor import MONITOR
 from cloister.interfaces.plugin_host import PLUGIN
+from cloister.interfaces.program_host import PROGRAM
 from cloister.interfaces.request_server import REQUEST_CONTROL, REQUESTS, Fetch, Fetched
 from cloister.interfaces.web_content import PAGE, WEB_CONTENT_CONTROL
 from cloister.interfaces.zygote import BRANCH, LAUNCH, ZYGOTE
@@ -59,7 +60,7 @@ LINES = (
 """The browser sees what passes on its own; a relay in the test stands in the middle of the others."""
 
 
-OF_OTHERS = frozenset({MONITOR, ATTACK, PLUGIN})
+OF_OTHERS = frozenset({MONITOR, ATTACK, PLUGIN, PROGRAM})
 """What the browser speaks with programs that are none of its processes (tests/browser/test_monitor.py ends those), and
 the doctor with processes that are there to end (tests/attack), and plugins, which no page has (tests/plugins)."""
 

@@ -9,7 +9,7 @@ from cloister.interfaces.event_source import ServerSentEvent
 from cloister.interfaces.request_server import REQUESTS
 from cloister.interfaces.web_socket import OpenWebSocket, WebSocketMessage
 from cloister.interfaces.zygote import BRANCH, Fork, Forked
-from cloister.process.kinds import MODULES, PLUGIN_HOST
+from cloister.process.kinds import MODULES, OF_PLUGINS
 from tests.faults.hooks import Hooks, Seen, When
 from tests.faults.lines import KINDS, LINES, OF_OTHERS, UNREACHABLE, Line, Point, every_interface, points
 from tests.faults.world import STEPS, World
@@ -59,7 +59,7 @@ def steps(world: World, hooks: Hooks) -> dict[Seen, str]:
 
 def test_every_interface_is_spoken_on_a_line_and_every_kind_dies() -> None:
     assert {line.interface for line in LINES} == every_interface() - OF_OTHERS
-    of_pages = set(MODULES) - {PLUGIN_HOST}
+    of_pages = set(MODULES) - OF_PLUGINS
     assert {"zygote", *KINDS} == of_pages
     assert of_pages <= {point.victim for point in POINTS}
 

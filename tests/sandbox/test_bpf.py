@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloister.sandbox.bpf import ALLOW, KILL_PROCESS, OWN_PID, TRAP, Check, Rule, assemble, deny
-from cloister.sandbox.groups import GROUPS, QUIET, rules_for
+from cloister.sandbox.groups import GROUPS, QUIET, default, rules_for
 from cloister.sandbox.syscalls import AARCH64, ARCHITECTURES, X86_64, Architecture
 
 PID = 4242
@@ -168,13 +168,16 @@ def test_a_check_that_can_never_hold_is_refused(argument: int, value: int, mask:
         Check(argument, value, mask)
 
 
+WRITABLE = 0x2
 EXECUTABLE = 0x4
+ANONYMOUS = 0x20
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda a: a.name)
 @given(protection=words64)
-def test_no_group_maps_executable_memory(architecture: Architecture, protection: int) -> None:
-    code = assemble(architecture, rules_for(ALL_GROUPS, architecture)).code(PID)
+def test_no_group_but_a_programs_maps_executable_memory(architecture: Architecture, protection: int) -> None:
+    groups = [group for group in ALL_GROUPS if group != "program"]
+    code = assemble(architecture, rules_for(groups, architecture)).code(PID)
     for name in ("mmap", "mprotect"):
         allowed = (
             run(code, architecture.audit, architecture.numbers[name], (0, 0, protection, 0, 0, 0)) == ALLOW
@@ -183,12 +186,40 @@ def test_no_group_maps_executable_memory(architecture: Architecture, protection:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda a: a.name)
-@given(flags=words64)
-def test_only_the_zygotes_group_forks_and_it_makes_no_namespace(
-    architecture: Architecture, flags: int
+@given(protection=words64, flags=words64)
+def test_a_program_maps_as_code_what_is_a_file_and_not_writable(
+    architecture: Architecture, protection: int, flags: int
 ) -> None:
+    code = assemble(architecture, rules_for(("memory", "program"), architecture, quietly=True)).code(PID)
+
+    def allows(name: str) -> bool:
+        arguments = (0, 0, protection, flags, 0, 0)
+        return run(code, architecture.audit, architecture.numbers[name], arguments) == ALLOW
+
+    assert allows("mprotect") == (not protection & EXECUTABLE)
+    is_code = not protection & WRITABLE and not flags & ANONYMOUS
+    assert allows("mmap") == (not protection & EXECUTABLE or is_code)
+
+
+@settings(max_examples=5, deadline=None)
+@given(groups=st.sets(st.sampled_from(ALL_GROUPS)), args=arguments)
+def test_what_denies_quietly_allows_the_same_and_ends_no_process(
+    groups: set[str], args: tuple[int, ...]
+) -> None:
+    rules = rules_for(sorted(groups), X86_64, quietly=True)
+    code = assemble(X86_64, rules, default=default(quietly=True)).code(PID)
+    loud = assemble(X86_64, rules_for(sorted(groups), X86_64)).code(PID)
+    for number in (*X86_64.numbers.values(), 999):
+        answer = run(code, X86_64.audit, number, args)
+        assert answer in (ALLOW, deny(errno.EPERM), deny(errno.ENOSYS))
+        assert (answer == ALLOW) == (run(loud, X86_64.audit, number, args) == ALLOW)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda a: a.name)
+@given(flags=words64)
+def test_only_who_forks_may_and_it_makes_no_namespace(architecture: Architecture, flags: int) -> None:
     clone = architecture.numbers["clone"]
-    others = [g for g in ALL_GROUPS if g not in ("fork", "threads")]
+    others = [g for g in ALL_GROUPS if g not in ("fork", "threads", "processes")]
     without = assemble(architecture, rules_for(others, architecture))
     assert run(without.code(PID), architecture.audit, clone, (flags, 0, 0, 0, 0, 0)) == TRAP
     with_fork = assemble(architecture, rules_for(ALL_GROUPS, architecture)).code(PID)

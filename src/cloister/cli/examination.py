@@ -14,7 +14,7 @@ from rich.text import Text
 from cloister import Browser, NetworkPolicy, Page, ProcessInfo
 from cloister.errors import CloisterError, LaunchError, SandboxUnavailable
 from cloister.plugins.runtime import PluginRuntime
-from cloister.process.kinds import MODULES, PLUGIN_HOST
+from cloister.process.kinds import MODULES, OF_PLUGINS, PLUGIN_HOST
 from cloister.sandbox import machine
 
 __all__ = ["Examination", "LayerHere", "ProcessHere", "examine", "show"]
@@ -110,7 +110,7 @@ def _all_kinds(browser: Browser, failures: list[CloisterError]) -> tuple[Process
         kinds: dict[str, ProcessInfo] = {}
         for info in browser.processes():
             kinds.setdefault(info.kind, info)
-        if not (absent := MODULES.keys() - {PLUGIN_HOST} - kinds.keys()):
+        if not (absent := MODULES.keys() - OF_PLUGINS - kinds.keys()):
             return tuple(ProcessHere(kind, tuple(i.layers), tuple(i.missing)) for kind, i in kinds.items())
         if failed or time.monotonic() > end:
             why = failures[0] if failures else f"not within {_DEADLINE:g} s"

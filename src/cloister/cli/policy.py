@@ -51,7 +51,7 @@ def show(kind: str, *, as_json: bool) -> None:
             f" may make {len(found.calls)} of {found.calls_of_the_kernel} system calls"
             f" ({found.architecture}), {len(some)} of them with some arguments only (*).\n"
             f"{len(found.fail_quietly)} more, or those with other arguments, fail quietly, as libraries try them"
-            " and do without; any other ends the process.",
+            f" and do without; any other {'fails too' if found.others_fail else 'ends the process'}.",
         )
     )
     if kind == "zygote":
@@ -71,6 +71,9 @@ def show(kind: str, *, as_json: bool) -> None:
     rest = Table.grid(padding=(0, 2))
     rest.add_column(no_wrap=True, style="bold")
     rest.add_row("files", Text(", ".join(found.read_paths) + " (reading)" if found.read_paths else "none"))
+    if found.programs.paths:
+        rest.add_row("", Text(", ".join(found.programs.paths) + " (reading, and running as programs)"))
+        rest.add_row("devices", Text(", ".join(found.programs.devices)))
     rest.add_row("network", Text(_network(found)))
     rest.add_row("limits", Text(_limits(found.limits)))
     rest.add_row("namespaces", Text(", ".join(name.removesuffix("_namespace") for name in found.namespaces)))

@@ -62,6 +62,7 @@ class Descriptor(enum.Enum):
     PIDFD = "a pidfd"
     FILE = "a regular file opened for reading"
     PIPE = "the writing end of a pipe"
+    READING_PIPE = "the reading end of a pipe"
 
 
 class Message(msgspec.Struct, frozen=True, tag=True, array_like=True, forbid_unknown_fields=True):

@@ -6,7 +6,8 @@ import fcntl
 import os
 import signal
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 from ..errors import BadMessage, OutOfDescriptors
 from ..interfaces.base import Descriptor
@@ -109,16 +110,17 @@ def _is_readable_file(fd: int) -> bool:
     return mode == os.O_RDONLY and stat.S_ISREG(os.fstat(fd).st_mode)
 
 
-def _is_pipe(fd: int) -> bool:
+def _is_pipe(fd: int, way: int) -> bool:
     mode = fcntl.fcntl(fd, fcntl.F_GETFL) & (os.O_ACCMODE | os.O_PATH)
-    return mode == os.O_WRONLY and stat.S_ISFIFO(os.fstat(fd).st_mode)
+    return mode == way and stat.S_ISFIFO(os.fstat(fd).st_mode)
 
 
-_CHECKS = {
+_CHECKS: Final[Mapping[Descriptor, Callable[[int], bool]]] = {
     Descriptor.SEALED_MEMFD: lambda fd: _is_memfd(fd, SEALED),
     Descriptor.BITMAP: lambda fd: _is_memfd(fd, BITMAP_SEALS),
     Descriptor.SOCKET: _is_socket,
     Descriptor.PIDFD: _is_pidfd,
     Descriptor.FILE: _is_readable_file,
-    Descriptor.PIPE: _is_pipe,
+    Descriptor.PIPE: lambda fd: _is_pipe(fd, os.O_WRONLY),
+    Descriptor.READING_PIPE: lambda fd: _is_pipe(fd, os.O_RDONLY),
 }

@@ -93,6 +93,8 @@ class ChildProcess:
         self.channels = tuple(channels)
         self.site: str | None = None
         """What it works for: scheme, host and port of a page, the name of a plugin, or None."""
+        self.is_foreign = False
+        """Whether it becomes a program that knows of no channel: it closes them when it begins, and is not asked."""
         self.why_killed: Callable[[], End | None] = lambda: None
         """Asked when SIGKILL ended it that this process did not send: a cgroup's limit may have."""
         self.started = time.monotonic()
@@ -222,6 +224,8 @@ class ChildProcess:
     async def shutdown(self, timeout: float = SHUTDOWN_TIMEOUT) -> ExitStatus:
         """Ask the child to end, wait ``timeout`` seconds, then kill it. Logs which of the two it was."""
         if not self._exit.done():
+            if self.is_foreign:
+                timeout = 0.0
             with contextlib.suppress(ChannelClosed, BadMessage):
                 self.control.send(Shutdown())
             try:
@@ -265,7 +269,7 @@ class ChildProcess:
         closes its channels first; if it is not, it cannot be asked any more."""
         if error is not None:
             self.punish(error)
-        else:
+        elif not self.is_foreign:
             late = ends.Killed("it closed a channel that it needs")
             self._loop.call_later(_CLOSING_TIMEOUT, _call, weakref.ref(self), "kill", late)
 
@@ -323,7 +327,10 @@ class ChildProcess:
         said = self.last_words.tail() if self.last_words else ""
         self._fail_ready(LaunchError(f"{self.kind} ended before it was ready: {status}{said}"))
         self.control.close()
-        level = logging.WARNING if self._ending.is_abnormal else logging.DEBUG
+        by_itself = self.is_foreign and isinstance(
+            self._ending, ends.Exited
+        )  # its exit code is for its caller
+        level = logging.WARNING if self._ending.is_abnormal and not by_itself else logging.DEBUG
         log.log(level, "%s %d %s", self.kind, self.pid, self._ending)
 
     def _fail_ready(self, error: Exception) -> None:

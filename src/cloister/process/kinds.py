@@ -6,10 +6,14 @@ Names, not imports: the privileged side never imports a child. A module has ``PO
 
 from __future__ import annotations
 
-__all__ = ["HOST_NETWORK", "MODULES", "PLUGIN_HOST", "WITHOUT_A_LOOP"]
+__all__ = ["HOST_NETWORK", "MODULES", "OF_PLUGINS", "PLUGIN_HOST", "PROGRAM_HOST", "WITHOUT_A_LOOP"]
 
 PLUGIN_HOST = "plugin_host"
-"""The kind that no page has."""
+"""The process of a plugin."""
+PROGRAM_HOST = "program_host"
+"""The process of a program that a plugin is, or runs."""
+OF_PLUGINS = frozenset({PLUGIN_HOST, PROGRAM_HOST})
+"""The kinds that no page has."""
 
 MODULES = {
     "zygote": "cloister.process.zygote",
@@ -18,10 +22,11 @@ MODULES = {
     "image_decoder": "cloister.image_decoder.main",
     "web_content": "cloister.web_content.main",
     PLUGIN_HOST: "cloister.plugin_host.main",
+    PROGRAM_HOST: "cloister.program_host.main",
 }
 
 HOST_NETWORK = frozenset({"lookup_server"})
 """Kinds that stay in the host's network namespace: the one that connects."""
 
-WITHOUT_A_LOOP = frozenset({"image_decoder", PLUGIN_HOST})
+WITHOUT_A_LOOP = frozenset({"image_decoder", *OF_PLUGINS})
 """Kinds that wait for one thing at a time: they do without asyncio, and are forked often."""

@@ -7,11 +7,13 @@ requests; and they never see a byte from outside.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import importlib
 import os
 import select
+import signal
 import time
 from collections.abc import Callable
 from types import ModuleType
@@ -27,6 +29,7 @@ from ..interfaces.zygote import BRANCH, ZYGOTE, Branched, Exited, Fork, Forked, 
 from ..ipc import Channel, Descriptors
 from ..ipc.codec import Packet, codec
 from ..ipc.start import Start
+from ..sandbox.kernel import prctl
 from .child import leave, run, tell_of_crashes
 from .kinds import HOST_NETWORK, WITHOUT_A_LOOP
 
@@ -34,6 +37,11 @@ __all__ = ["main", "preload"]
 
 _SETTLE_AFTER = 1.0
 """Seconds after its last request when a branch does what nobody should wait for. Most commands are over by then."""
+_SWEEP_EVERY = 1.0
+"""Seconds between two looks for what programs left behind, while there are any."""
+_SWEEP_SOON = 0.02
+"""Seconds until what was killed with its program is gone, as a rule."""
+_SET_CHILD_SUBREAPER = 36  # include/uapi/linux/prctl.h
 _RETRY_AFTER = 0.01
 """Seconds until a packet for which the system had no room is tried again."""
 
@@ -85,10 +93,10 @@ class _Parent:
         self._poll.register(self._control.fileno(), select.POLLIN)
         try:
             while self._running:
-                events = self._poll.poll(None if self._settle is None else _SETTLE_AFTER * 1000)
-                if not events and self._settle is not None:
-                    self._settle()
-                    self._settle = None
+                pause = self.pause()
+                events = self._poll.poll(None if pause is None else pause * 1000)
+                if not events:
+                    self.rest()
                 for fd, _ in events:
                     if fd == self._control.fileno():
                         self._take()
@@ -96,6 +104,15 @@ class _Parent:
                         self.ended(fd)
         except ChannelClosed:
             return  # the browser is gone; the children go with this process
+
+    def pause(self) -> float | None:
+        """Seconds until :meth:`rest` when nothing happens; None to wait for ever."""
+        return None if self._settle is None else _SETTLE_AFTER
+
+    def rest(self) -> None:
+        if self._settle is not None:
+            self._settle()
+            self._settle = None
 
     def send(self, packet: Packet, request_id: int, message: Message, fds: tuple[int, ...] = ()) -> None:
         # The browser reads all the time; while it does not, waiting for it is all there is to do.
@@ -186,6 +203,33 @@ class _Branch(_Parent):
         self.send(Packet.REPLY, request_id, Forked(pid), (self.adopt(pid),))
 
 
+class _BranchOfPrograms(_Branch):
+    """Forks what becomes foreign programs, and ends what those started and left behind."""
+
+    def __init__(self, control: Channel, module: ModuleType) -> None:
+        super().__init__(control, module)
+        self._just_ended = False
+
+    def pause(self) -> float | None:
+        return _SWEEP_SOON if self._just_ended else _SWEEP_EVERY if self._children else None
+
+    def rest(self) -> None:
+        """Reap what came to this process when its own parent ended."""
+        self._just_ended = False
+        known = set(self._children.values())
+        with contextlib.suppress(ChildProcessError):  # there is nobody at all
+            while found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                if found.si_pid in known:
+                    return  # its pidfd tells of it
+                os.waitpid(found.si_pid, 0)
+
+    def ended(self, pidfd: int) -> None:
+        # A group: each leads its own, and none may leave it. Before the leader is reaped, so that it is still its own.
+        os.killpg(self._children[pidfd], signal.SIGKILL)
+        super().ended(pidfd)
+        self._just_ended = True
+
+
 class _Branching:
     """A branch as a module that :func:`run` can run: it refuses, and fails, as any child does."""
 
@@ -203,9 +247,13 @@ class _Branching:
         os.environ.clear()
         gc.freeze()
         policy = sandbox.zygote_policy([module.POLICY])
-        sandbox.enter_empty_root(policy.read_paths, policy.files)
+        sandbox.enter_empty_root(policy.read_paths, policy.files, policy.programs)
+        runs_programs = policy.allows("execve")
+        if runs_programs:
+            prctl(_SET_CHILD_SUBREAPER, 1)
         report = sandbox.enter(policy, allow_degraded=start.allow_degraded)
-        _Branch(start.control, module).serve(Ready(tuple(report.layers), tuple(report.missing)))
+        branch = (_BranchOfPrograms if runs_programs else _Branch)(start.control, module)
+        branch.serve(Ready(tuple(report.layers), tuple(report.missing)))
 
 
 def _become_branch(entry: PreloadKind, channel: Channel, allow_degraded: bool) -> NoReturn:

@@ -15,7 +15,7 @@ machine offers.
 """
 
 from .empty_root import enter_empty_root
-from .files import Files
+from .files import Files, Programs
 from .layers import ABOUT, Layer, in_force
 from .limits import Limits
 from .lockdown import enter, prepare
@@ -37,6 +37,7 @@ __all__ = [
     "Limits",
     "Machine",
     "Policy",
+    "Programs",
     "Report",
     "enter",
     "enter_empty_root",

@@ -10,6 +10,7 @@ import sys
 
 import msgspec
 
+from .files import Programs
 from .groups import GROUPS, on
 from .limits import Limits
 from .policy import Policy
@@ -45,8 +46,11 @@ class Description(msgspec.Struct, frozen=True):
     """Those of them that it may make with some arguments only."""
     fail_quietly: tuple[str, ...]
     """Calls that fail instead of ending the process, with all arguments or with those that it may not use."""
+    others_fail: bool
+    """Whether a call that is not listed fails; else it ends the process."""
     purposes: tuple[Purpose, ...]
     read_paths: tuple[str, ...]
+    programs: Programs
     connects: bool
     namespaces: tuple[str, ...]
     limits: Limits
@@ -76,7 +80,9 @@ def describe(policy: Policy) -> Description:
             )
             for group in policy.groups
         ),
+        others_fail=policy.denies_quietly,
         read_paths=policy.read_paths,
+        programs=policy.programs,
         connects=policy.connects,
         namespaces=tuple(sorted(policy.namespaces)),
         limits=policy.limits,

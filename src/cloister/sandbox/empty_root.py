@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Collection, Iterable, Mapping
-from pathlib import Path
+from collections.abc import Collection, Container, Iterable, Mapping
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 from cloister.errors import LaunchError
 
-from .files import Files
+from .files import NODEV, NOEXEC, Files, Programs
 from .kernel import libc, syscall
 from .layers import Layer, in_force, mark
 from .paths import mount_points
@@ -27,14 +27,14 @@ _PRIVATE: Final = 1 << 18
 _DETACH: Final = 0x2
 _ATTR_RDONLY: Final = 0x1
 _ATTR_NOSUID: Final = 0x2
-_ATTR_NODEV: Final = 0x4
-_ATTR_NOEXEC: Final = 0x8
+_RESTRICTIONS: Final = _ATTR_RDONLY | _ATTR_NOSUID | NODEV | NOEXEC
 _AT_FDCWD: Final = -100
 _AT_RECURSIVE: Final = 0x8000
 
 # The one folder that is sure to be there, and that nothing is ever bound from.
 _STAGE: Final = "/proc"
 _NO_FILES: Final = Files()
+_NO_PROGRAMS: Final = Programs()
 
 
 class _MountAttr(ctypes.Structure):
@@ -46,11 +46,13 @@ class _MountAttr(ctypes.Structure):
     )
 
 
-def enter_empty_root(paths: Iterable[str], files: Files = _NO_FILES) -> bool:
+def enter_empty_root(
+    paths: Iterable[str], files: Files = _NO_FILES, programs: Programs = _NO_PROGRAMS
+) -> bool:
     """Make the root of this process an empty folder that holds ``paths``, at the same places, and what symlinks
-    in them lead to, and ``files``; all of it without devices, setuid or executables, and read-only but for what of
-    ``files`` is to be changed. The rest cannot be named any more: open first what is needed. There is no /proc and no
-    /dev.
+    in them lead to, ``files``, and ``programs``; all of it without setuid, and read-only but for what of ``files`` is
+    to be changed. Nothing but a program can be run, and there is no device but theirs. The rest cannot be named any more:
+    open first what is needed. There is no /proc.
 
     Returns ``False``, and does nothing, where that cannot be had: in a process that :func:`isolate` did not put into a
     mount namespace, unless it may call chroot(2) and there are no ``paths``. Paths that are not there are skipped.
@@ -58,17 +60,27 @@ def enter_empty_root(paths: Iterable[str], files: Files = _NO_FILES) -> bool:
     Raises:
         LaunchError: the kernel refused a mount.
     """
-    binds = mount_points(paths)
-    places = files.places()
+    lifted = programs.lifted()
+    # What is in a folder of programs is there with it.
+    binds = {path: real for path, real in mount_points(paths).items() if not _is_in(path, lifted)}
+    binds |= {path: os.path.realpath(path) for path in lifted}
+    places = {
+        path: changes for path, changes in files.places().items() if changes or not _is_in(path, lifted)
+    }
     if Layer.MOUNT_NAMESPACE in in_force():
         try:
-            build({**binds, **{path: path for path in places}}, {path for path in places if places[path]})
+            writable = {path for path in places if places[path]}
+            build({**binds, **{path: path for path in places}}, writable, lifted)
         except OSError as error:
             raise LaunchError(f"the process could not be given an empty root: {error}") from error
     elif binds or files.all or not _change_root():
         return False
     mark({Layer.EMPTY_ROOT})
     return True
+
+
+def _is_in(path: str, folders: Container[str]) -> bool:
+    return any(str(parent) in folders for parent in PurePosixPath(path).parents)
 
 
 def _change_root() -> bool:
@@ -93,10 +105,13 @@ def _change_root() -> bool:
     return True
 
 
-def build(binds: Mapping[str, str], writable: Collection[str] = ()) -> None:
+def build(
+    binds: Mapping[str, str], writable: Collection[str] = (), lifted: Mapping[str, int] | None = None
+) -> None:
     """Make the root a folder that holds ``binds``: where each is to be, and which real file or folder it is, each
     before what is inside it. Those that are ``writable`` can be changed as far as their file system can; what is
-    mounted inside them cannot.
+    mounted inside them cannot. ``lifted`` are restrictions that one of them does not get (MOUNT_ATTR_NOEXEC,
+    MOUNT_ATTR_NODEV).
 
     Raises:
         OSError: the kernel refused a mount.
@@ -106,8 +121,10 @@ def build(binds: Mapping[str, str], writable: Collection[str] = ()) -> None:
     _mount("tmpfs", _STAGE, "tmpfs", _NOSUID | _NODEV | _NOEXEC, b"mode=0755,size=1m,nr_inodes=4k")
     umask = os.umask(0o022)  # the folders are root's and are for nobody to pass
     try:
-        for place, real in binds.items():
+        for place, real in sorted(binds.items()):  # what is inside another one after it
             _bind(real, Path(_STAGE + place))
+            attributes = _MountAttr(attr_set=_RESTRICTIONS & ~(lifted or {}).get(place, 0))
+            _set(_STAGE + place, attributes, _AT_RECURSIVE)
     finally:
         os.umask(umask)
     os.chdir(_STAGE)
@@ -115,8 +132,7 @@ def build(binds: Mapping[str, str], writable: Collection[str] = ()) -> None:
     syscall("pivot_root", b".", b".")
     syscall("umount2", b".", _DETACH)
     os.chdir("/")
-    # Linux 5.12; MS_REMOUNT would leave the mounts inside a bound folder writable.
-    _set("/", _MountAttr(attr_set=_ATTR_RDONLY | _ATTR_NOSUID | _ATTR_NODEV | _ATTR_NOEXEC), _AT_RECURSIVE)
+    _set("/", _MountAttr(attr_set=_RESTRICTIONS), 0)
     for place in writable:
         try:
             _set(place, _MountAttr(attr_clr=_ATTR_RDONLY), 0)
@@ -125,12 +141,15 @@ def build(binds: Mapping[str, str], writable: Collection[str] = ()) -> None:
 
 
 def _set(place: str, attributes: _MountAttr, flags: int) -> None:
+    # Linux 5.12; MS_REMOUNT would leave the mounts inside a bound folder writable.
     size = ctypes.sizeof(attributes)
     syscall("mount_setattr", _AT_FDCWD, os.fsencode(place), flags, ctypes.byref(attributes), size)
 
 
 def _bind(real: str, place: Path) -> None:
-    if Path(real).is_dir():
+    if place.exists():  # in a folder that was bound
+        pass
+    elif Path(real).is_dir():
         place.mkdir(parents=True, exist_ok=True)
     else:
         place.parent.mkdir(parents=True, exist_ok=True)

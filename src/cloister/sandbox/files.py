@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from typing import Final
 
 import msgspec
 
-__all__ = ["Files"]
+__all__ = ["NODEV", "NOEXEC", "Files", "Programs"]
 
 
 class Files(msgspec.Struct, frozen=True):
@@ -41,3 +42,35 @@ class Files(msgspec.Struct, frozen=True):
         changed = {*self.write, *self.delete}
         there = (path for path in sorted({*self.all}) if os.path.realpath(path) == path)
         return {path: path in changed for path in there if os.access(path, os.F_OK)}
+
+
+# include/uapi/linux/mount.h: MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC
+NODEV: Final = 0x4
+NOEXEC: Final = 0x8
+
+
+class Programs(msgspec.Struct, frozen=True):
+    """What a process may run. Absolute paths; each is bound where it is named, wherever a symlink there leads, and what
+    symlinks below it lead to has to be listed itself: these are large folders.
+    """
+
+    paths: tuple[str, ...] = ()
+    """What is below them can be read, and run."""
+    devices: tuple[str, ...] = ()
+    """Device files that can be read and written: ``/dev/null``."""
+
+    def __post_init__(self) -> None:
+        if relative := [path for path in (*self.paths, *self.devices) if not path.startswith("/")]:
+            raise ValueError(f"not an absolute path: {', '.join(relative)}")
+
+    def __or__(self, other: Programs) -> Programs:
+        """What either may run."""
+        return Programs(
+            tuple(dict.fromkeys(self.paths + other.paths)),
+            tuple(dict.fromkeys(self.devices + other.devices)),
+        )
+
+    def lifted(self) -> dict[str, int]:
+        """Those that are there, and which restriction of a mount is not for them."""
+        lifted = dict.fromkeys(self.paths, NOEXEC) | dict.fromkeys(self.devices, NODEV)
+        return {path: restriction for path, restriction in lifted.items() if os.path.exists(path)}  # noqa: PTH110

@@ -18,7 +18,7 @@ import msgspec
 from .bpf import OWN_PID, TRAP, Alternative, Check, Rule, deny
 from .syscalls import Architecture
 
-__all__ = ["GROUPS", "QUIET", "Grant", "on", "rules_for"]
+__all__ = ["GROUPS", "QUIET", "Grant", "default", "on", "rules_for"]
 
 _ALWAYS: Final[tuple[Alternative, ...]] = ((),)
 _POINTER: Final = 2**64 - 1
@@ -269,6 +269,73 @@ _FORK: Final[Group] = (
     _any("wait4 waitid pidfd_open pidfd_send_signal", "reap, and end, what it forked"),
 )
 
+# mmap's flags; MAP_ANONYMOUS has no file.
+_PROT_WRITE: Final = 0x2
+_MAP_ANONYMOUS: Final = 0x20
+_FIOCLEX: Final = 0x5451
+_FIONCLEX: Final = 0x5450
+
+_PROGRAM: Final[Group] = (
+    # What the dynamic loaders of glibc and musl do, and programs that read, compute and write.
+    _any("execve", "become the program; it may become another one that its file tree has"),
+    _some(
+        "mmap",
+        ((Check(2, 0, mask=_PROT_WRITE), Check(3, 0, mask=_MAP_ANONYMOUS)),),
+        "load its libraries: executable memory is a file's, and not writable",
+    ),
+    _any("msync mincore", "look after what it mapped"),
+    _some("arch_prctl", _one_of(0, 0x1002, 0x1003), "thread-local storage (ARCH_SET_FS, ARCH_GET_FS)"),
+    _any("set_tid_address set_robust_list get_robust_list rseq exit", "a thread's beginning and end"),
+    _any(
+        "read write readv writev pread64 pwrite64 preadv pwritev lseek",
+        "its pipes, and files that it may read",
+    ),
+    _any("dup dup2 dup3 pipe pipe2 sendfile", "the same: a shell's redirections"),
+    _some("fcntl", _one_of(1, 0, 1, 2, 3, 4, 1030, 1032), "the same: copies, flags and sizes of descriptors"),
+    _some("ioctl", _one_of(1, _FIONREAD, _FIONBIO, _FIOCLEX, _FIONCLEX), "the same, the other way"),
+    _any(
+        "poll ppoll select pselect6 epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait",
+        "wait for them",
+    ),
+    _any(
+        "eventfd eventfd2 timerfd_create timerfd_settime timerfd_gettime",
+        "the same: event loops wake themselves",
+    ),
+    # Which files, and that none is written but what the policy lists, is for Landlock and the read-only tree to say.
+    _any("openat open", "open files, and /dev/null for writing"),
+    _any("newfstatat stat lstat fstat access faccessat readlink readlinkat getdents64", "look for files"),
+    _any("statfs fstatfs getcwd chdir fchdir umask fadvise64 flock", "the same; most of it finds nothing"),
+    # Handlers return here, so a forged frame is a way to go on for whoever has taken the program over; it is his to
+    # begin with.
+    _any("rt_sigaction rt_sigprocmask rt_sigreturn sigaltstack rt_sigpending rt_sigsuspend pause", "signals"),
+    _some("kill", ((Check(0, OWN_PID),), (Check(0, 0),)), "signal itself, or what it started"),
+    _some("tgkill", _one_of(0, OWN_PID), "abort() and raise()"),
+    _any(
+        "alarm getitimer setitimer sched_getaffinity sched_yield getcpu sysinfo uname",
+        "what every kernel tells",
+    ),
+    _any("getpriority", "the same"),
+    # PR_GET_NAME, PR_SET_NAME
+    _some("prctl", _one_of(0, 15, 16), "its own name"),
+)
+
+# CLONE_VM, CLONE_VFORK and SIGCHLD: posix_spawn() of glibc; musl's too.
+_SPAWN: Final = 0x4111
+
+_PROCESSES: Final[Group] = (
+    *_FORK[:1],
+    _some(
+        "clone", ((Check(0, _SPAWN, mask=_POINTER),),), "the same for a program that follows; no namespace"
+    ),
+    # No setsid, no setpgid: what it starts stays in its group, and ends with it.
+    _any("fork vfork wait4 waitid", "the same, on other C libraries, and hear of its end"),
+)
+
+_SIGNALS: Final[Group] = (
+    # For a process that Landlock's scope (Linux 6.12) keeps from every other one.
+    _any("kill tgkill tkill", "end what it started"),
+)
+
 # A filter holds for what is forked too, so this is what a forked child does until its own filter is on.
 _LOCKDOWN: Final[Group] = (
     _any("close_range dup2 dup3 umask setsid getsid chdir", "let go of what was inherited"),
@@ -316,6 +383,9 @@ GROUPS: Final[Mapping[str, Group]] = {
     "rename_files": _RENAME_FILES,
     "threads": _THREADS,
     "fork": _FORK,
+    "program": _PROGRAM,
+    "processes": _PROCESSES,
+    "signals": _SIGNALS,
     "lockdown": _LOCKDOWN,
 }
 """By name."""
@@ -375,12 +445,19 @@ def on(architecture: Architecture, calls: Iterable[str]) -> list[str]:
     return [name for name in names if name in architecture.numbers]
 
 
-def rules_for(groups: Iterable[str], architecture: Architecture) -> dict[str, Rule]:
-    """The rules that allow what any of ``groups`` needs on ``architecture``, by name of call.
+def default(*, quietly: bool) -> int:
+    """The action for what no group allows and no library is known to try."""
+    return deny(errno.ENOSYS) if quietly else TRAP
+
+
+def rules_for(groups: Iterable[str], architecture: Architecture, *, quietly: bool = False) -> dict[str, Rule]:
+    """The rules that allow what any of ``groups`` needs on ``architecture``, by name of call. ``quietly``: a call that
+    is allowed with other arguments fails with EPERM, where it would end the process.
 
     Raises:
         KeyError: no group has that name.
     """
+    refused = deny(errno.EPERM) if quietly else TRAP
     alternatives: dict[str, tuple[Alternative, ...]] = {}
     for group in groups:
         for grant in GROUPS[group]:
@@ -388,7 +465,7 @@ def rules_for(groups: Iterable[str], architecture: Architecture) -> dict[str, Ru
                 for name in on(architecture, [call]):
                     alternatives[name] = (*alternatives.get(name, ()), *more)
     return {
-        name: Rule(tuple(dict.fromkeys(alternatives.get(name, ()))), QUIET.get(name, TRAP))
+        name: Rule(tuple(dict.fromkeys(alternatives.get(name, ()))), QUIET.get(name, refused))
         for name in sorted({*alternatives, *QUIET})
         if name in architecture.numbers
     }

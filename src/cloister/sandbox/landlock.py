@@ -13,7 +13,7 @@ import stat
 from collections.abc import Iterable
 from typing import Final
 
-from .files import Files
+from .files import Files, Programs
 from .kernel import syscall
 from .layers import Layer
 from .paths import targets
@@ -23,6 +23,7 @@ __all__ = ["abi", "descriptors", "forget", "layers", "prepare", "restrict", "why
 # include/uapi/linux/landlock.h
 _CREATE_RULESET_VERSION: Final = 1
 _RULE_PATH_BENEATH: Final = 1
+_EXECUTE: Final = 1 << 0
 _WRITE_FILE: Final = 1 << 1
 _READ_FILE: Final = 1 << 2
 _READ_DIR: Final = 1 << 3
@@ -55,7 +56,7 @@ _READ: Final = _READ_FILE | _READ_DIR
 # To move a file to another folder takes REFER on both, and the right to delete it where it was, and what it replaces.
 _WRITE: Final = _WRITE_FILE | _TRUNCATE | _MAKE_DIR | _MAKE_REG | _REFER
 _DELETE: Final = _REMOVE_FILE | _REMOVE_DIR
-_OF_A_FILE: Final = _READ_FILE | _WRITE_FILE | _TRUNCATE
+_OF_A_FILE: Final = _EXECUTE | _READ_FILE | _WRITE_FILE | _TRUNCATE
 """The rights that a rule on a file can give; the others are a folder's."""
 
 _RESOLVE_NO_SYMLINKS: Final = 0x04  # include/uapi/linux/openat2.h, Linux 5.6
@@ -113,18 +114,27 @@ def layers(version: int) -> frozenset[Layer]:
 
 
 # Rulesets made ahead of time: walking the folders for symlinks takes longer than a child's whole start.
-_rulesets: dict[tuple[tuple[str, ...], Files, bool], int] = {}
+_rulesets: dict[tuple[tuple[str, ...], Files, Programs, bool], int] = {}
 _NO_FILES: Final = Files()
+_NO_PROGRAMS: Final = Programs()
 
 
-def prepare(version: int, read_paths: tuple[str, ...], files: Files = _NO_FILES, *, connects: bool) -> None:
+def prepare(
+    version: int,
+    read_paths: tuple[str, ...],
+    files: Files = _NO_FILES,
+    programs: Programs = _NO_PROGRAMS,
+    *,
+    connects: bool,
+) -> None:
     """Make the ruleset that :func:`restrict` will use for the same arguments, here or after a fork.
 
     Raises:
         OSError: the kernel refused the ruleset. A path that is not there is skipped.
     """
-    if (read_paths, files, connects) not in _rulesets:
-        _rulesets[read_paths, files, connects] = _ruleset(version, targets(read_paths), files, connects)
+    asked = (read_paths, files, programs, connects)
+    if asked not in _rulesets:
+        _rulesets[asked] = _ruleset(version, targets(read_paths), files, programs, connects)
 
 
 def descriptors() -> frozenset[int]:
@@ -138,10 +148,17 @@ def forget() -> None:
         os.close(_rulesets.popitem()[1])
 
 
-def restrict(version: int, read_paths: tuple[str, ...], files: Files = _NO_FILES, *, connects: bool) -> None:
+def restrict(
+    version: int,
+    read_paths: tuple[str, ...],
+    files: Files = _NO_FILES,
+    programs: Programs = _NO_PROGRAMS,
+    *,
+    connects: bool,
+) -> None:
     """Hold this thread (from version 8 on, every thread) and all that it starts, for good: it may read ``read_paths``
-    and what symlinks in them lead to, do with ``files`` what those say, and with ``connects`` connect TCP sockets and
-    use UDP. Needs no_new_privs.
+    and what symlinks in them lead to, do with ``files`` what those say, read and run ``programs``, and with
+    ``connects`` connect TCP sockets and use UDP. Needs no_new_privs.
 
     Before version 3 truncating is not held, nor is looking at a file's size and times in any: the callers' filter and
     file tree are there for that. Before version 2 nothing moves from one folder to another.
@@ -149,17 +166,19 @@ def restrict(version: int, read_paths: tuple[str, ...], files: Files = _NO_FILES
     Raises:
         OSError: the kernel refused (E2BIG: 16 rulesets hold it already).
     """
-    prepare(version, read_paths, files, connects=connects)
+    prepare(version, read_paths, files, programs, connects=connects)
     flags = 0
     if version >= _LOG_SINCE:
         # A page could fill the machine's audit log with what it is denied.
         flags |= _LOG_SAME_EXEC_OFF
     if version >= _TSYNC_SINCE:
         flags |= _TSYNC
-    syscall("landlock_restrict_self", _rulesets[read_paths, files, connects], flags)
+    syscall("landlock_restrict_self", _rulesets[read_paths, files, programs, connects], flags)
 
 
-def _ruleset(version: int, read_paths: Iterable[str], files: Files, connects: bool) -> int:
+def _ruleset(
+    version: int, read_paths: Iterable[str], files: Files, programs: Programs, connects: bool
+) -> int:
     rights = next(count for since, count in _FILE_RIGHTS if version >= since)
     attributes = _RulesetAttr(handled_access_fs=(1 << rights) - 1)
     size = 8
@@ -175,6 +194,12 @@ def _ruleset(version: int, read_paths: Iterable[str], files: Files, connects: bo
     try:
         for path in read_paths:
             _allow(ruleset, path, _READ, resolve=0)
+        for paths, granted in (
+            (programs.paths, _READ | _EXECUTE),
+            (programs.devices, _READ_FILE | _WRITE_FILE),
+        ):
+            for path in paths:
+                _allow(ruleset, path, granted, resolve=0)
         for paths, granted in (
             (files.read, _READ),
             (files.write, _WRITE),

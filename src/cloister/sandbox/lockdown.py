@@ -54,7 +54,7 @@ def enter(policy: Policy, *, allow_degraded: bool = False) -> Report:
     policy.limits.apply()
     held.add(Layer.LIMITS)
     if version:
-        landlock.restrict(version, policy.read_paths, policy.files, connects=policy.connects)
+        landlock.restrict(version, policy.read_paths, policy.files, policy.programs, connects=policy.connects)
         held |= landlock.layers(version)
     if "fork" not in policy.groups:
         landlock.forget()
@@ -64,16 +64,16 @@ def enter(policy: Policy, *, allow_degraded: bool = False) -> Report:
     _refuse_without(policy, report, allow_degraded)
     # Last: it takes away the calls that all of the above make.
     if Layer.SECCOMP in held:
-        seccomp.install(policy.kind, policy.groups)
+        seccomp.install(policy.kind, policy.groups, policy.denies_quietly)
     return report
 
 
 def prepare(policy: Policy) -> None:
     """Do ahead of time what :func:`enter` would do for ``policy``: in a zygote, once for all that it forks."""
     if version := landlock.abi():
-        landlock.prepare(version, policy.read_paths, policy.files, connects=policy.connects)
+        landlock.prepare(version, policy.read_paths, policy.files, policy.programs, connects=policy.connects)
     if seccomp.available():
-        seccomp.program(policy.groups)
+        seccomp.program(policy.groups, policy.denies_quietly)
 
 
 def _refuse_without(policy: Policy, report: Report, allow_degraded: bool) -> None:

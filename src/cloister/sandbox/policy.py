@@ -8,8 +8,8 @@ from typing import Final
 import msgspec
 
 from .bpf import Rule, errno_of
-from .files import Files
-from .groups import GROUPS, rules_for
+from .files import Files, Programs
+from .groups import GROUPS, default, rules_for
 from .layers import Layer
 from .limits import Limits
 from .privileges import CAPABILITIES
@@ -58,6 +58,12 @@ class Policy(msgspec.Struct, frozen=True):
     files: Files = Files()
     """What of its user's files it was granted. To change any takes the groups ``write_files``, ``delete_files`` and
     ``rename_files`` too."""
+    programs: Programs = Programs()
+    """What it may run, with the group ``program``."""
+    denies_quietly: bool = False
+    """Whether what no group allows fails as on a kernel without it, instead of ending the process. For programs that
+    are not ours: their libraries try what nobody can list, and a trap would tell nobody once they have replaced the
+    process that sets its handler."""
     limits: Limits = msgspec.field(default_factory=Limits)
     connects: bool = False
     """Whether it may connect TCP sockets, as far as Landlock goes; it also needs the group ``sockets``."""
@@ -81,11 +87,14 @@ class Policy(msgspec.Struct, frozen=True):
 
     @property
     def wants(self) -> frozenset[Layer]:
-        """Every layer that makes sense for it: all, but for namespaces that it is meant to share."""
-        shared = NAMESPACES - self.namespaces
-        if Layer.MOUNT_NAMESPACE in shared:
-            shared |= {Layer.EMPTY_ROOT}
-        return frozenset(Layer) - shared
+        """Every layer that makes sense for it: all, but for namespaces that it is meant to share, and for what a
+        process loses that becomes another program (execve(2) makes it dumpable)."""
+        left_out = NAMESPACES - self.namespaces
+        if Layer.MOUNT_NAMESPACE in left_out:
+            left_out |= {Layer.EMPTY_ROOT}
+        if self.allows("execve"):
+            left_out |= {Layer.NOT_DUMPABLE}
+        return frozenset(Layer) - left_out
 
     def allows(self, call: str) -> bool:
         """Whether it may make the system call ``call``, with some arguments at least."""
@@ -95,11 +104,17 @@ class Policy(msgspec.Struct, frozen=True):
     def denial(self, call: str, *arguments: int) -> int | None:
         """What the filter does with ``call`` and ``arguments`` in this process: ``None`` when it lets it pass, an
         errno when the call fails with it, 0 when it ends the process."""
-        return errno_of(self.rules().get(call, Rule()).action(arguments, os.getpid()))
+        rule = self.rules().get(call, Rule(otherwise=self.otherwise))
+        return errno_of(rule.action(arguments, os.getpid()))
 
     def rules(self) -> dict[str, Rule]:
-        """What its filter says of each system call on this architecture; any other ends the process."""
-        return rules_for(self.groups, native() or X86_64)
+        """What its filter says of each system call on this architecture; any other gets :attr:`otherwise`."""
+        return rules_for(self.groups, native() or X86_64, quietly=self.denies_quietly)
+
+    @property
+    def otherwise(self) -> int:
+        """The action for a system call that it knows nothing of."""
+        return default(quietly=self.denies_quietly)
 
 
 class Report(msgspec.Struct, frozen=True):

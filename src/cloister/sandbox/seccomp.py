@@ -11,7 +11,7 @@ from typing import Final
 
 from . import violation
 from .bpf import TRAP, Program, Rule, assemble, told
-from .groups import rules_for
+from .groups import default, rules_for
 from .kernel import syscall
 from .syscalls import native
 
@@ -41,8 +41,8 @@ def available() -> bool:
 
 
 @functools.cache
-def program(groups: tuple[str, ...]) -> Program:
-    """The filter that allows ``groups``, for this architecture.
+def program(groups: tuple[str, ...], quietly: bool = False) -> Program:
+    """The filter that allows ``groups``, for this architecture; ``quietly`` as :attr:`Policy.denies_quietly` has it.
 
     Raises:
         ValueError: there is no table of this architecture's calls, or the filter is too long for the kernel.
@@ -50,20 +50,20 @@ def program(groups: tuple[str, ...]) -> Program:
     architecture = native()
     if architecture is None:
         raise ValueError(f"no system call table for {platform.machine()}")
-    rules = rules_for(groups, architecture)
-    if violation.logs_probes():
+    rules = rules_for(groups, architecture, quietly=quietly)
+    if violation.logs_probes() and not quietly:  # whose handler would be gone
         rules = {name: told(rule) for name, rule in rules.items()}
         rules["rt_sigreturn"] = Rule(((),))  # its handler returns
-    return assemble(architecture, rules)
+    return assemble(architecture, rules, default=default(quietly=quietly))
 
 
-def install(kind: str, groups: tuple[str, ...]) -> None:
+def install(kind: str, groups: tuple[str, ...], quietly: bool = False) -> None:
     """Allow every thread of this process, a ``kind``, for good, only the calls of ``groups``. Needs no_new_privs.
 
     Raises:
         OSError: the kernel refused.
     """
-    code = program(groups).code(os.getpid())
+    code = program(groups, quietly).code(os.getpid())
     violation.install(kind)
     filters = _SockFprog(len(code) // 8, code)
     # Returns a thread's id when that one could not be brought along.

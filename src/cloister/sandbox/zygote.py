@@ -6,7 +6,7 @@ import functools
 import operator
 from collections.abc import Iterable
 
-from .files import Files
+from .files import Files, Programs
 from .limits import Limits
 from .policy import NAMESPACES, Policy
 
@@ -27,6 +27,8 @@ def zygote_policy(children: Iterable[Policy]) -> Policy:
         groups=tuple(dict.fromkeys([*_OWN_GROUPS, *groups])),
         read_paths=tuple(dict.fromkeys(paths)),
         files=functools.reduce(operator.or_, (policy.files for policy in policies), Files()),
+        programs=functools.reduce(operator.or_, (policy.programs for policy in policies), Programs()),
+        denies_quietly=any(policy.denies_quietly for policy in policies),
         limits=Limits(address_space=None, data=None, file_size=None, open_files=4096, processes=None),
         connects=any(policy.connects for policy in policies),
         keep=tuple(dict.fromkeys(name for policy in policies for name in policy.keep)),
