@@ -27,6 +27,7 @@ __all__ = [
     "Language",
     "Load",
     "LoadFunction",
+    "LoadProgram",
     "Logged",
     "Next",
     "Options",
@@ -110,6 +111,7 @@ class Outcome(enum.StrEnum):
     NO_MEMORY = "no_memory"
     NO_FUNCTION = "no_function"
     REFUSED = "refused"  # something that was granted is of no use to it
+    BROKEN = "broken"  # a program does not keep to its protocol: what it says later cannot be relied on
 
 
 class Raised(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -144,6 +146,17 @@ class LoadFunction(Request[Returned], frozen=True):
 
     name: Identifier
     body: Blob
+
+
+class LoadProgram(Request[Returned], frozen=True):
+    """The plugin is a program that runs already. With this come the ends of its pipes: what it reads, what it writes,
+    what it writes on standard error."""
+
+    descriptors = (Descriptor.PIPE, Descriptor.READING_PIPE, Descriptor.READING_PIPE)
+
+    name: Identifier
+    functions: Annotated[tuple[Identifier, ...], Meta(max_length=256)]
+    """What it says that it has: a program is not asked."""
 
 
 class Call(Request[Returned], frozen=True):
@@ -210,5 +223,7 @@ class Logged(Event, frozen=True):
 
 
 PLUGIN = Interface(
-    "plugin_host", client=(Load, LoadFunction, Call, Next, CloseStream), server=(CallHost, Printed, Logged)
+    "plugin_host",
+    client=(Load, LoadFunction, LoadProgram, Call, Next, CloseStream),
+    server=(CallHost, Printed, Logged),
 )

@@ -31,6 +31,8 @@ class PreloadOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     read_paths: Annotated[tuple[Path, ...], Meta(max_length=256)] = ()
     starts_processes: bool = False
     """Whether a program may start others, and threads."""
+    stamp: Annotated[str, Meta(max_length=200)] = ""
+    """Another one for other files under the same names: a branch has those that were there when it began."""
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

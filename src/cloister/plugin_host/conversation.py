@@ -26,6 +26,7 @@ from cloister.interfaces.plugin_host import (
     HostReturned,
     Load,
     LoadFunction,
+    LoadProgram,
     Next,
     Options,
     Outcome,
@@ -40,6 +41,7 @@ from . import output
 from .clock import FrozenClock
 from .execution import Finished, Plugin, Streaming, raised
 from .host_module import Denied, HostFunctionError, install
+from .json_lines import Program
 
 __all__ = ["Conversation"]
 
@@ -71,7 +73,7 @@ class Conversation:
         self._codec = codec(PLUGIN, "server")
         self._asked = 0
         self._thread = threading.get_ident()
-        self._plugin = Plugin()
+        self._plugin: Plugin | Program = Plugin()
         self._printer = output.capture(self._tell)
         install(self._ask_host, listening)
 
@@ -111,6 +113,8 @@ class Conversation:
             outcome = self._do(message, fds)
         except MemoryError as error:
             outcome = Finished(Outcome.NO_MEMORY, raised(error))
+        except NotSendable as error:
+            outcome = Finished(Outcome.NOT_SENDABLE, Raised("NotSendable", str(error)[:4000]))
         except BaseException as error:
             outcome = Finished(Outcome.RAISED, raised(error))
         self._printer.flush()
@@ -120,13 +124,10 @@ class Conversation:
         if self._clock is not None:
             self._clock.move()
         match message:
-            case Load() | LoadFunction() if self._refusal:
+            case Load() | LoadFunction() | LoadProgram() if self._refusal:
                 return Finished(Outcome.REFUSED, Raised("CapabilityRefused", self._refusal[:4000]))
-            case Load():
-                return Finished(Outcome.VALUE, self._plugin.load(message.name, _bytes(message.body, fds)))
-            case LoadFunction():
-                bundle = values.unpack(_bytes(message.body, fds), fds, trusted=True)
-                return Finished(Outcome.VALUE, self._plugin.load_function(message.name, bundle))
+            case Load() | LoadFunction() | LoadProgram():
+                return Finished(Outcome.VALUE, self._load(message, fds))
             case Call():
                 arguments, named = values.unpack(_bytes(message.body, fds), fds, trusted=True)
                 return self._plugin.call(message.function, arguments, named)
@@ -135,6 +136,19 @@ class Conversation:
             case CloseStream():
                 self._plugin.close(message.stream)
         return Outcome.END
+
+    def _load(self, message: Load | LoadFunction | LoadProgram, fds: Descriptors) -> list[str]:
+        """The names of what can be called."""
+        if isinstance(message, LoadProgram):
+            longest = self._options.result
+            self._plugin = Program(message.name, fds.release(), self._printer, self._tell, longest)
+            return [*message.functions]
+        if isinstance(self._plugin, Program):
+            raise BadMessage("source came for a program")
+        if isinstance(message, Load):
+            return self._plugin.load(message.name, _bytes(message.body, fds))
+        bundle = values.unpack(_bytes(message.body, fds), fds, trusted=True)
+        return self._plugin.load_function(message.name, bundle)
 
     def _give(self, request_id: int, outcome: Finished | Streaming | Outcome) -> None:
         kind, value, stream, name = Outcome.END, None, 0, "result"

@@ -33,6 +33,7 @@ from ..errors import (
     PluginCrashed,
     ProcessLimit,
     Timeout,
+    printable,
 )
 from ..interfaces.base import Message, Request
 from ..interfaces.plugin_host import (
@@ -53,6 +54,7 @@ from .broker import RESERVED, Asked, Broker, Denied
 from .capabilities import Held
 from .disk import Growth
 from .limits import Limits
+from .program import Running
 
 __all__ = ["Answer", "HostFunctions", "HostProcess"]
 
@@ -93,11 +95,15 @@ class HostProcess:
         tell: Callable[[Printed | Logged], None],
         held: Held,
         broker: Broker | None = None,
+        program: Running | None = None,
     ) -> None:
         """In the event loop's thread. ``broker`` does what ``held`` lets it do; without one, nothing of that can be
-        asked."""
+        asked. ``program`` is what runs beside it, where the plugin is one."""
         self.name = name
         self.child = child
+        self.runs = program.process if program is not None else child
+        """The process that runs the plugin's code."""
+        self._program = program
         self.heard = time.monotonic()
         """When something was last asked, or came."""
         self.asked: float | None = None
@@ -115,6 +121,8 @@ class HostProcess:
         self._doomed = self._told_violation = False
         self._owner = os.getpid()
         self._ended = threading.Event()
+        self._gone = threading.Event()  # what runs its code: the same process, unless the plugin is a program
+        self.runs.when_ended(self._gone.set)
         # The channel is closed by the thread that reads it, or while none does: a number that is closed elsewhere may
         # be another plugin's by the time it is read.
         self._guard = threading.Lock()
@@ -125,16 +133,21 @@ class HostProcess:
         self._poll = select.poll()
         self._poll.register(channel.fileno(), select.POLLIN)
         child.when_ended(self._ended.set)
+        if program is not None:
+            child.when_ended(lambda: program.process.kill(_without_its_host(child)))
+            # It answers for what the program said last; of the end itself it may not know.
+            program.process.when_ended(self._end_soon)
 
     @property
     def is_alive(self) -> bool:
         """Also for this process: a copy that the program forked must not speak on the same channel."""
-        return not self._doomed and not self._ended.is_set() and os.getpid() == self._owner
+        has_ended = self._ended.is_set() or self.runs.has_ended
+        return not self._doomed and not has_ended and os.getpid() == self._owner
 
     @property
     def end(self) -> ends.End | None:
         """How it ended; None while it lives."""
-        return self.child.ending
+        return self.runs.ending or self.child.ending
 
     def ask(self, message: Request[Returned], fds: list[int], timeout: float) -> Answer:
         """Send ``message`` with ``fds``, which are closed, and wait for the answer.
@@ -173,10 +186,18 @@ class HostProcess:
                 if self._released:
                     self._finalizer()
 
+    def take_pipes(self) -> list[int]:
+        """The ends of its program's pipes, which are the caller's to close."""
+        return self._program.pipes.release() if self._program is not None else []
+
     def kill(self, why: ends.End) -> None:
         """End the process soon. From any thread."""
         self._doomed = True
-        self._in_loop(lambda: self.child.kill(why))
+        self._in_loop(lambda: self._kill(why))
+
+    def _kill(self, why: ends.End) -> None:
+        self.runs.kill(why)
+        self.child.kill(why)
 
     def release(self, why: ends.End) -> concurrent.futures.Future[None] | None:
         """End it and let go of all that it has. From any thread; done when that is done."""
@@ -185,12 +206,18 @@ class HostProcess:
             self._released = True
             if not self._busy:
                 self._finalizer()
-        leaving = self.child.end(why)
+        leaving = self._end(why)
         try:
             return asyncio.run_coroutine_threadsafe(leaving, self._loop)
         except RuntimeError:  # the loop is closed, and with it everything
             leaving.close()
             return None
+
+    async def _end(self, why: ends.End) -> None:
+        await asyncio.gather(*(each.end(why) for each in {self.child, self.runs}))
+
+    def _end_soon(self) -> None:
+        self._loop.call_later(_END_TIMEOUT, self.child.kill)
 
     def _in_loop(self, work: Callable[[], None]) -> None:
         try:
@@ -242,7 +269,7 @@ class HostProcess:
     def _waiting(self, deadline: float, timeout: float, growth: Growth | None) -> Callable[[], None]:
         """What waits for one packet. Raises :class:`Timeout`, :class:`CpuLimit` or :class:`DiskLimit`."""
         limit = self._limits.cpu_time
-        began = cpu_seconds(self.child.pid) if limit is not None else None
+        began = self._cpu_seconds() if limit is not None else None
         is_watched = limit is not None or growth is not None
         look = time.monotonic() + _LOOK
 
@@ -271,9 +298,13 @@ class HostProcess:
         return wait
 
     def _check_cpu(self, limit: float, began: float | None) -> None:
-        used = cpu_seconds(self.child.pid)
+        used = self._cpu_seconds()
         if used is not None and began is not None and used - began > limit:
             raise CpuLimit(f"{self.name} used more than {limit:g} s of processor time in one call")
+
+    def _cpu_seconds(self) -> float | None:
+        used = [cpu_seconds(each.pid) for each in {self.child, self.runs}]
+        return None if None in used else sum(each or 0.0 for each in used)
 
     def _judged(self, message: Returned, fds: Descriptors) -> Answer:
         body = blob.unpack(message.body, fds, max(self._limits.bytes_of("result"), _LARGEST_RAISED))
@@ -292,6 +323,8 @@ class HostProcess:
                 )
             case _:
                 told = decoded(_raised_decoder, body, "an exception came that")
+                if message.outcome is Outcome.BROKEN:
+                    raise BadMessage(printable(told.message, 300))
                 return Answer(message.outcome, told, 0)
 
     def _check_buffers(self, fds: Descriptors) -> None:
@@ -371,6 +404,7 @@ class HostProcess:
         if not self._ended.wait(_END_TIMEOUT):
             self.kill(ends.Killed("it closed its channel, and went on"))
             self._ended.wait(_END_TIMEOUT)
+        self._gone.wait(_END_TIMEOUT)
         end = self.end or ends.Exited(None)
         self.tell_violation()
         if isinstance(end, ends.OutOfMemory):
@@ -380,6 +414,13 @@ class HostProcess:
                 f"{self.name} tried to start a process or a thread, and its process was ended"
             )
         return PluginCrashed(self.name, end)
+
+
+def _without_its_host(child: ChildProcess) -> ends.End:
+    """How a program ends whose plugin_host has."""
+    if child.ending in (None, ends.Exited(0)):
+        return ends.Killed("it closed its standard output, and went on")
+    return ends.Killed(f"its plugin_host {child.ending}", quiet=True)
 
 
 _LARGEST_RAISED: Final = 256 * 1024

@@ -32,6 +32,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_u
     """Of one core, at all times."""
     threads: bool | None = None
     """Whether it may start threads. How many is bounded by its memory, and by 1024 for all plugins together."""
+    processes: int | None = None
+    """How many it may start, if it is a program, or runs any; no plugin in a language that Cloister runs may."""
     open_files: int | None = None
     file_size: int | str | None = None
     """Of one file, and of one buffer in shared memory."""
@@ -60,6 +62,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_u
                 raise InvalidArgument(f"{name} is {value!r}: 1 to 10000; 100 is what every program has")
         if self.cpu_percent is not None and not self.cpu_percent >= 1:
             raise InvalidArgument(f"cpu_percent is {self.cpu_percent!r}: 1 is the least, 200 are two cores")
+        if self.processes is not None and not 0 <= self.processes <= 1024:
+            raise InvalidArgument(f"processes is {self.processes!r}: 0 to 1024")
         if self.open_files is not None and not 16 <= self.open_files <= 4096:
             raise InvalidArgument(
                 f"open_files is {self.open_files!r}: 16 to 4096; Cloister's own are among them"
@@ -100,6 +104,7 @@ DEFAULTS: Final = Limits(
     memory=256 * _MIB,
     timeout=30.0,
     threads=False,
+    processes=0,
     open_files=32,
     file_size=64 * _MIB,
     output=_MIB,

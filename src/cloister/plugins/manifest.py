@@ -24,7 +24,7 @@ from .capabilities import check_known
 from .limits import Limits
 from .versions import Range, Version
 
-__all__ = ["API_VERSION", "Manifest", "load_order", "parse", "read", "read_source"]
+__all__ = ["API_VERSION", "Manifest", "find_program", "load_order", "parse", "read", "read_source"]
 
 API_VERSION: Final = (1, 0)
 """Major and minor of what this host offers to plugins."""
@@ -105,14 +105,32 @@ def read_source(manifest: Manifest, folder: Path) -> bytes:
 
     Raises :class:`ManifestError` when that file is elsewhere, is no file, or is too large, and OSError.
     """
+    path = _inside(manifest, folder)
+    try:
+        return _read(path, MAX_SOURCE)
+    except ValueError as error:
+        raise ManifestError(str(path), "source", None, str(error)) from None
+
+
+def find_program(manifest: Manifest, folder: Path) -> str:
+    """The path of the program that ``manifest`` names in ``folder``, without symlinks.
+
+    Raises :class:`ManifestError` when that is elsewhere, or no program.
+    """
+    path = _inside(manifest, folder)
+    if not path.is_file():
+        raise ManifestError(str(path), "source", None, "it is not a file")
+    if not os.access(path, os.X_OK):
+        raise ManifestError(str(path), "source", None, "it is not a program: chmod +x makes it one")
+    return str(path)
+
+
+def _inside(manifest: Manifest, folder: Path) -> Path:
     path = folder / manifest.source
     real = Path(os.path.realpath(path))
     if not real.is_relative_to(os.path.realpath(folder)):
         raise ManifestError(str(path), "source", None, "a symlink leads out of the manifest's folder")
-    try:
-        return _read(real, MAX_SOURCE)
-    except ValueError as error:
-        raise ManifestError(str(path), "source", None, str(error)) from None
+    return real
 
 
 def load_order(manifests: Iterable[Manifest], present: Mapping[str, str] | None = None) -> list[Manifest]:

@@ -6,6 +6,7 @@ import collections
 import concurrent.futures
 import contextlib
 import dataclasses
+import functools
 import logging
 import threading
 import time
@@ -35,6 +36,7 @@ from ..interfaces.plugin_host import (
     Language,
     Load,
     LoadFunction,
+    LoadProgram,
     Logged,
     Next,
     Options,
@@ -43,7 +45,9 @@ from ..interfaces.plugin_host import (
     Printed,
     Raised,
 )
+from ..interfaces.program_host import PreloadOptions as ProgramPreload
 from ..ipc import blob
+from . import program
 from .broker import Broker
 from .capabilities import Held
 from .host_process import Answer, HostFunctions, HostProcess
@@ -103,9 +107,18 @@ class Spec:
     namespaces: Namespaces = dataclasses.field(default_factory=Namespaces)
     keep: tuple[str, ...] = ()
     """Linux capabilities."""
+    program: str | None = None
+    """The path of the program that it is; then it has no code, and asks for nothing."""
+
+    @functools.cached_property
+    def program_preload(self) -> ProgramPreload | None:
+        """The file tree of its program, where it is one."""
+        return None if self.program is None else program.preload([self.program], self.held, self.limits)
 
     @property
     def preload(self) -> PreloadOptions:
+        if self.program is not None:  # which was granted what its plugin_host does not need
+            return PreloadOptions(language=self.language)
         return PreloadOptions(
             self.modules,
             self.held.read_paths,
@@ -178,7 +191,7 @@ class Plugin:
     def pid(self) -> int | None:
         """That of its process; None when it has none."""
         process = self._process
-        return process.child.pid if process is not None and process.is_alive else None
+        return process.runs.pid if process is not None and process.is_alive else None
 
     @property
     def report(self) -> Ready:
@@ -188,7 +201,7 @@ class Plugin:
         if process is None or not process.is_alive:
             raise PluginError(f"{self.name} has no process")
         report: Ready = self._run(
-            process.child.ready()
+            process.runs.ready()
         )  # it has said so, though the event loop may not have heard it yet
         return report
 
@@ -257,6 +270,7 @@ class Plugin:
         next call raises."""
         with contextlib.suppress(PluginError), self._turn(self._timeout(None)) as deadline:
             process = self._process
+            keep_process = keep_process and self.spec.program is None
             if not keep_process or process is None or len(process.functions) > _MOST_FUNCTIONS:
                 self._let_go("it is to be a fresh one")
                 self._ensure(deadline)
@@ -329,8 +343,12 @@ class Plugin:
         return process
 
     def _load(self, process: HostProcess, deadline: float) -> None:
-        field, large = blob.pack(self.spec.code)
-        message = (LoadFunction if self.spec.is_function else Load)(self.name, field)
+        message: Load | LoadFunction | LoadProgram
+        if self.spec.program is not None and self.manifest is not None:
+            message, large = LoadProgram(self.name, self.manifest.exports), process.take_pipes()
+        else:
+            field, large = blob.pack(self.spec.code)
+            message = (LoadFunction if self.spec.is_function else Load)(self.name, field)
         try:
             answer = self._ask(process, message, large, deadline)
             self.exports = self._exported(self._result(process, answer))
@@ -345,13 +363,21 @@ class Plugin:
 
     async def _fork(self) -> HostProcess:
         spec = self.spec
-        listening = spec.broker.listeners.ready(spec.held.listen) if spec.broker is not None else []
+        running, asks = None, spec.broker is not None and spec.program is None
+        if spec.program is not None:
+            running = await program.start(self._zygotes, spec.program, spec.held, spec.limits)
+        listening = spec.broker.listeners.ready(spec.held.listen) if spec.broker is not None and asks else []
         options = msgspec.structs.replace(
             spec.options, listening=tuple((each.granted, each.address) for each in listening)
         )
-        child, channel = await self._zygotes.fork(
-            spec.preload, options, spec.limits, [each.socket for each in listening]
-        )
+        try:
+            child, channel = await self._zygotes.fork(
+                spec.preload, options, spec.limits, [each.socket for each in listening]
+            )
+        except BaseException:
+            if running is not None:
+                await running.end()
+            raise
         child.site = self.name
         return HostProcess(
             self.name,
@@ -362,6 +388,7 @@ class Plugin:
             tell=self._hear,
             held=spec.held,
             broker=spec.broker,
+            program=running,
         )
 
     def _exported(self, names: Any) -> tuple[str, ...]:
@@ -385,7 +412,7 @@ class Plugin:
     def _ask(
         self,
         process: HostProcess,
-        message: Load | LoadFunction | Call | Next | CloseStream,
+        message: Load | LoadFunction | LoadProgram | Call | Next | CloseStream,
         fds: list[int],
         deadline: float,
     ) -> Answer:

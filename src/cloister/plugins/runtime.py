@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["PluginRuntime"]
 
 Grants = Mapping[str, Iterable[str]]
-LANGUAGES: Final = (Language.PYTHON,)
+LANGUAGES: Final = (Language.PYTHON, Language.EXECUTABLE)
 """Those that this version runs."""
 
 
@@ -118,7 +118,9 @@ class PluginRuntime:
         read = manifests.read(path)
         if read.language not in LANGUAGES:
             raise PluginError(f"{read.name} is in {read.language}: this version runs {', '.join(LANGUAGES)}")
-        source = manifests.read_source(read, path.parent)
+        is_program = read.language is Language.EXECUTABLE
+        program = manifests.find_program(read, path.parent) if is_program else None
+        source = b"" if is_program else manifests.read_source(read, path.parent)
         present = {p.name: p.manifest.version for p in self.plugins if p.manifest is not None}
         manifests.load_order([read], present)
         return self._load(
@@ -134,6 +136,7 @@ class PluginRuntime:
                 broker=Broker(read.name, self._services),
                 namespaces=chosen.namespaces,
                 keep=check_capabilities(chosen.keep),
+                program=program,
             )
         )
 
@@ -200,6 +203,8 @@ class PluginRuntime:
             plugin.spec.broker.end_requests()
         if plugin.spec.preload != self._preload:
             self._thread.run(self._zygotes.spare(plugin.spec.preload))
+        if (of_program := plugin.spec.program_preload) is not None:
+            self._thread.run(self._zygotes.spare(of_program))
 
     def close(self) -> None:
         """Unload every plugin and end every process. Closing twice is fine."""

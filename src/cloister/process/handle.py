@@ -177,6 +177,16 @@ class ChildProcess:
         return self._ending
 
     @property
+    def ended_badly(self) -> bool:
+        """Whether its end is to be told. The exit code of a foreign program is for whoever runs it."""
+        ending = self._ending
+        return (
+            ending is not None
+            and ending.is_abnormal
+            and not (self.is_foreign and isinstance(ending, ends.Exited))
+        )
+
+    @property
     def status(self) -> ExitStatus | None:
         """What the kernel said of its end; None while it lives."""
         return self._exit.result() if self._exit.done() else None
@@ -327,10 +337,7 @@ class ChildProcess:
         said = self.last_words.tail() if self.last_words else ""
         self._fail_ready(LaunchError(f"{self.kind} ended before it was ready: {status}{said}"))
         self.control.close()
-        by_itself = self.is_foreign and isinstance(
-            self._ending, ends.Exited
-        )  # its exit code is for its caller
-        level = logging.WARNING if self._ending.is_abnormal and not by_itself else logging.DEBUG
+        level = logging.WARNING if self.ended_badly else logging.DEBUG
         log.log(level, "%s %d %s", self.kind, self.pid, self._ending)
 
     def _fail_ready(self, error: Exception) -> None:

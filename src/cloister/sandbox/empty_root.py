@@ -51,8 +51,8 @@ def enter_empty_root(
 ) -> bool:
     """Make the root of this process an empty folder that holds ``paths``, at the same places, and what symlinks
     in them lead to, ``files``, and ``programs``; all of it without setuid, and read-only but for what of ``files`` is
-    to be changed. Nothing but a program can be run, and there is no device but theirs. The rest cannot be named any more:
-    open first what is needed. There is no /proc.
+    to be changed. Nothing but a program can be run, and there is no device but theirs. The rest cannot be named any
+    more: open first what is needed. There is no /proc.
 
     Returns ``False``, and does nothing, where that cannot be had: in a process that :func:`isolate` did not put into a
     mount namespace, unless it may call chroot(2) and there are no ``paths``. Paths that are not there are skipped.
