@@ -51,6 +51,8 @@ class Run(Event, frozen=True):
     descriptors = (Descriptor.READING_PIPE, Descriptor.PIPE, Descriptor.PIPE)
 
     path: Path
+    name: Path
+    """By which it was asked for: a symlink's, as a rule, and what it knows itself by."""
     arguments: Annotated[tuple[Argument, ...], Meta(max_length=MAX_ARGUMENTS)] = ()
     """Those that follow its own name."""
     environment: Annotated[tuple[tuple[Variable, Variable], ...], Meta(max_length=64)] = ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Final, TypeVar
 
 import msgspec
@@ -44,6 +44,7 @@ AVAILABLE: Final = frozenset(
         "fs:delete",
         "fs:metadata",
         "sys:env",
+        "sys:exec",
         "sys:time",
         "net:request",
         "net:dns",
@@ -70,7 +71,8 @@ class Held(msgspec.Struct, frozen=True):
     listen: tuple[str, ...] = ()
     """Addresses with ports."""
     environment: tuple[tuple[str, str], ...] = ()
-    programs: tuple[str, ...] = ()
+    programs: tuple[tuple[str, str], ...] = ()
+    """Names by which they were listed, and the paths of the files."""
     knows_time: bool = False
     calls: tuple[str, ...] = ()
     """Plugins."""
@@ -127,12 +129,22 @@ def resolve(
         names=both_name("net:dns", lambda names: [name.lower() for name in names], covers),
         listen=both_name("net:listen", listeners.normalised, str.__eq__),
         environment=tuple((name, os.environ[name]) for name in names("sys:env") if name in os.environ),
-        programs=tuple(map(str, paths("sys:exec"))),
+        programs=_programs(paths("sys:exec"), {*wanted.get("sys:exec", ()), *granted.get("sys:exec", ())}),
         knows_time="sys:time" in both,
         calls=names("plugin:call"),
         messages=names("plugin:message"),
         shares_memory="shm" in both,
     )
+
+
+def _programs(both: Iterable[str], listed: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """Each of ``both`` by every name that it has among those ``listed``: a program looks at what it is called by."""
+    names = {path: path for path in both}
+    for path in names:
+        if not Path(path).is_file() or not os.access(path, os.X_OK):
+            raise CapabilityRefused(f"sys:exec: {path} is no program")
+    names |= {name: real for name in listed if (real := os.path.realpath(name)) in names}
+    return tuple(sorted(names.items()))
 
 
 def covers(pattern: str, name: str) -> bool:

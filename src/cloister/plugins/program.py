@@ -44,16 +44,24 @@ async def run(
     path: str,
     arguments: Iterable[bytes],
     pipes: Descriptors,
+    *,
+    name: str,
     held: Held,
     limits: Limits,
-    *,
     programs: Iterable[str],
 ) -> ChildProcess:
-    """Run ``path``, one of ``programs``, with ``pipes``, which are closed. Raises as :meth:`Zygotes.run`, and
-    :class:`InvalidArgument` for arguments that are too many or too long."""
+    """Run ``path``, one of ``programs``, under ``name`` and with ``pipes``, which are closed.
+
+    Raises as :meth:`Zygotes.run`, and :class:`InvalidArgument` for arguments that are too many or too long.
+    """
     given = tuple(arguments)
     environment = tuple((dict(_ENVIRONMENT) | dict(held.environment)).items())
-    size = len(path) + sum(map(len, given)) + sum(len(n.encode()) + len(v.encode()) for n, v in environment)
+    size = (
+        len(path)
+        + len(name)
+        + sum(map(len, given))
+        + sum(len(n.encode()) + len(v.encode()) for n, v in environment)
+    )
     if len(given) > MAX_ARGUMENTS or size > MAX_COMMAND:
         pipes.close()
         raise InvalidArgument(
@@ -61,7 +69,7 @@ async def run(
         )
     options = Options(limits.bytes_of("memory"), limits.open_files or 0, limits.bytes_of("file_size"))
     tree = preload(programs, held, limits)
-    return await zygotes.run(tree, options, Run(path, given, environment), pipes, limits)
+    return await zygotes.run(tree, options, Run(path, name, given, environment), pipes, limits)
 
 
 class Running:
@@ -79,7 +87,9 @@ class Running:
 async def start(zygotes: Zygotes, path: str, held: Held, limits: Limits) -> Running:
     """Run the program that is a plugin. Raises as :func:`run`."""
     theirs, mine = pipes()
-    return Running(await run(zygotes, path, (), theirs, held, limits, programs=[path]), mine)
+    return Running(
+        await run(zygotes, path, (), theirs, name=path, held=held, limits=limits, programs=[path]), mine
+    )
 
 
 def pipes() -> tuple[Descriptors, Descriptors]:

@@ -77,4 +77,4 @@ def _told(work: Channel) -> tuple[Run, list[int]]:
 def _become(run: Run, pipes: list[int]) -> NoReturn:
     for number, pipe in enumerate(pipes):
         os.dup2(pipe, number)  # all of them are above 2
-    os.execve(run.path, [os.fsencode(run.path), *run.arguments], dict(run.environment))  # noqa: S606 - its purpose
+    os.execve(run.path, [os.fsencode(run.name), *run.arguments], dict(run.environment))  # noqa: S606 - its purpose
