@@ -14,8 +14,19 @@ from msgspec import Meta
 from .base import ByteCount, Descriptor, Detail, Event, Interface
 from .plugin_host import Path, Variable
 
-__all__ = ["MAX_ARGUMENTS", "MAX_COMMAND", "PROGRAM", "NotStarted", "Options", "PreloadOptions", "Run"]
+__all__ = [
+    "MAX_ARGUMENTS",
+    "MAX_COMMAND",
+    "PROGRAM",
+    "SYSTEM",
+    "NotStarted",
+    "Options",
+    "PreloadOptions",
+    "Run",
+]
 
+SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/alternatives")
+"""Programs, interpreters and their libraries, wherever they are looked for by name: every program has them."""
 MAX_ARGUMENTS = 256
 MAX_COMMAND = 32 * 1024
 """Bytes of a program's path, arguments and environment together, so that they fit in a packet."""

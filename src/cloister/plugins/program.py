@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 from ..errors import InvalidArgument, descriptors_left
-from ..interfaces.program_host import MAX_ARGUMENTS, MAX_COMMAND, Options, PreloadOptions, Run
+from ..interfaces.program_host import MAX_ARGUMENTS, MAX_COMMAND, SYSTEM, Options, PreloadOptions, Run
 from ..ipc import Descriptors
 from ..process import ChildProcess
 from .capabilities import Held
@@ -21,8 +21,8 @@ _ENVIRONMENT: Final = (("PATH", "/usr/local/bin:/usr/bin:/bin"), ("LANG", "C.UTF
 
 
 def preload(programs: Iterable[str], held: Held, limits: Limits) -> PreloadOptions:
-    """The file tree of ``programs``, each an absolute path without symlinks."""
-    files = tuple(programs)
+    """The file tree of ``programs``, each an absolute path without symlinks. The system's are in every one."""
+    files = tuple(path for path in programs if not any(map(PurePosixPath(path).is_relative_to, SYSTEM)))
     return PreloadOptions(
         files,
         held.read_paths,

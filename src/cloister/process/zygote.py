@@ -41,6 +41,8 @@ _SWEEP_EVERY = 1.0
 """Seconds between two looks for what programs left behind, while there are any."""
 _SWEEP_SOON = 0.02
 """Seconds until what was killed with its program is gone, as a rule."""
+_SWEEPS = 3
+"""After so many that found nothing, nothing is left of a program."""
 _SET_CHILD_SUBREAPER = 36  # include/uapi/linux/prctl.h
 _RETRY_AFTER = 0.01
 """Seconds until a packet for which the system had no room is tried again."""
@@ -208,26 +210,29 @@ class _BranchOfPrograms(_Branch):
 
     def __init__(self, control: Channel, module: ModuleType) -> None:
         super().__init__(control, module)
-        self._just_ended = False
+        self._in_vain = _SWEEPS  # sweeps that found nothing since a program ended, or one found something
 
     def pause(self) -> float | None:
-        return _SWEEP_SOON if self._just_ended else _SWEEP_EVERY if self._children else None
+        if not self._in_vain:
+            return _SWEEP_SOON
+        return _SWEEP_EVERY if self._children or self._in_vain < _SWEEPS else None
 
     def rest(self) -> None:
         """Reap what came to this process when its own parent ended."""
-        self._just_ended = False
+        self._in_vain += 1
         known = set(self._children.values())
         with contextlib.suppress(ChildProcessError):  # there is nobody at all
             while found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
                 if found.si_pid in known:
                     return  # its pidfd tells of it
                 os.waitpid(found.si_pid, 0)
+                self._in_vain = 0
 
     def ended(self, pidfd: int) -> None:
         # A group: each leads its own, and none may leave it. Before the leader is reaped, so that it is still its own.
         os.killpg(self._children[pidfd], signal.SIGKILL)
         super().ended(pidfd)
-        self._just_ended = True
+        self._in_vain = 0
 
 
 class _Branching:

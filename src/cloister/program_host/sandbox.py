@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import msgspec
 
-from cloister.interfaces.program_host import Options, PreloadOptions
+from cloister.interfaces.program_host import SYSTEM, Options, PreloadOptions
 from cloister.sandbox import Layer, Limits, Policy, Programs, in_force, landlock
 from cloister.sandbox.policy import REQUIRED
 
 __all__ = ["POLICY", "policy", "with_limits"]
 
-_SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/alternatives")
-"""Programs, interpreters and their libraries, wherever they are looked for by name."""
 _SYSTEM_FILES = ("/etc/ld.so.cache",)
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 """Which keep nothing. Many a program opens the first one when it begins."""
@@ -35,7 +33,7 @@ def policy(preload: PreloadOptions) -> Policy:
             *(("signals",) if starts and is_scoped else ()),
         ),
         read_paths=(*_SYSTEM_FILES, *preload.read_paths),
-        programs=Programs((*_SYSTEM, *preload.programs), _DEVICES),
+        programs=Programs((*SYSTEM, *preload.programs), _DEVICES),
         denies_quietly=True,
         limits=Limits(processes=_PROCESSES if starts else 0),
         requires=REQUIRED - {Layer.NOT_DUMPABLE},
