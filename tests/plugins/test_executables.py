@@ -62,9 +62,8 @@ for line in sys.stdin:
     elif name == "say":
         for each in args: say(each)
     elif name == "late":
-        answer(1)
-        answer(2)
-        time.sleep(args[0])
+        line = '{{"type": "result", "value": 1}}\\n'
+        say(line + line)
     elif name == "log":
         for level in ("debug", "warning", "made up"):
             say(json.dumps({{"type": "log", "level": level, "message": "at " + level}}) + "\\n")
@@ -83,6 +82,9 @@ for line in sys.stdin:
     elif name == "flood":
         while True: sys.stderr.write("x" * 1000)
     elif name == "sleep": time.sleep(60)
+    elif name == "writes":
+        try: answer(open(args[0], "w").write("written"))
+        except OSError as error: answer(str(error))
     elif name == "opens":
         try: answer(open(args[0]).read())
         except OSError as error: answer(error.errno)
@@ -90,7 +92,7 @@ for line in sys.stdin:
 """
 NAMES = [
     "echo", "count", "fail", "say", "late", "log", "exit", "ends", "close", "memory", "spin", "flood", "sleep", "opens",
-    "environment",
+    "writes", "environment",
 ]  # fmt: skip
 
 pytestmark = pytest.mark.skipif(not Path(PYTHON).is_file(), reason=f"no {PYTHON}")
@@ -199,7 +201,7 @@ def test_a_line_that_is_no_answer_ends_it(plugin: Plugin, line: bytes) -> None:
 
 
 def test_an_answer_that_nobody_asked_for_ends_it(plugin: Plugin) -> None:
-    assert plugin.call("late", 0) == 1
+    assert plugin.call("late") == 1
     with pytest.raises(PluginCrashed, match="not asked"):
         plugin.call("echo")
     assert plugin.call("echo") == [[], None]
@@ -275,26 +277,34 @@ def test_a_pool_has_a_program_for_each_of_its_processes(plugin: Plugin, runtime:
         assert [pool.submit("count").result() for _ in range(2)] == [1, 1]
 
 
-def test_it_reads_what_it_was_granted(runtime: PluginRuntime, tmp_path: Path) -> None:
-    data = tmp_path / "data"
+def test_it_gets_what_it_was_granted(runtime: PluginRuntime, tmp_path: Path) -> None:
+    data, given = tmp_path / "data", tmp_path / "given"
     data.mkdir(mode=0o755)
+    given.mkdir()
+    given.chmod(0o777)
     (data / "file").write_text("text")
     (tmp_path / "other").write_text("text")
     tmp_path.chmod(0o755)
     folder = tmp_path / "plugin"
     folder.mkdir()
     path = write(
-        folder, CODE, "opens", "environment",
-        more=f'[capabilities]\n"fs:read" = ["{data}"]\n"sys:env" = ["CLOISTER_TEST"]',
+        folder, CODE, "opens", "writes", "environment",
+        more=f'[capabilities]\n"fs:read" = ["{data}"]\n"fs:write" = ["{given}"]\n"sys:env" = ["CLOISTER_TEST"]',
     )  # fmt: skip
     os.environ["CLOISTER_TEST"] = "given"
     try:
-        plugin = runtime.load(path, grants={"fs:read": [str(data)], "sys:env": ["CLOISTER_TEST"]})
+        plugin = runtime.load(
+            path, grants={"fs:read": [str(data)], "fs:write": [str(given)], "sys:env": ["CLOISTER_TEST"]}
+        )
     finally:
         del os.environ["CLOISTER_TEST"]
     assert plugin.call("opens", str(data / "file")) == "text"
     for name in (tmp_path / "other", path, Path("/etc/passwd")):
         assert isinstance(plugin.call("opens", str(name)), int)
+    assert plugin.call("writes", str(given / "new")) == 7
+    assert (given / "new").read_text() == "written"
+    for name in (data / "new", data / "file", tmp_path / "new", folder / "program"):
+        assert isinstance(plugin.call("writes", str(name)), str)
     found = plugin.call("environment")
     assert found.pop("CLOISTER_TEST") == "given"
     assert {*found} <= {"PATH", "LANG", "HOME", "LC_CTYPE"}

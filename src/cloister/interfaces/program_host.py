@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from .base import ByteCount, Descriptor, Detail, Event, Interface
-from .plugin_host import Path, Variable
+from .plugin_host import Path, Paths, Variable
 
 __all__ = [
     "MAX_ARGUMENTS",
@@ -37,9 +37,12 @@ Argument = Annotated[bytes, Meta(max_length=MAX_COMMAND)]
 class PreloadOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """For all that one branch of the zygote forks."""
 
-    programs: Annotated[tuple[Path, ...], Meta(max_length=256)] = ()
+    programs: Paths = ()
     """Can be run besides the system's."""
-    read_paths: Annotated[tuple[Path, ...], Meta(max_length=256)] = ()
+    read_paths: Paths = ()
+    write_paths: Paths = ()
+    delete_paths: Paths = ()
+    metadata_paths: Paths = ()
     starts_processes: bool = False
     """Whether a program may start others, and threads."""
     stamp: Annotated[str, Meta(max_length=200)] = ""

@@ -26,6 +26,9 @@ def preload(programs: Iterable[str], held: Held, limits: Limits) -> PreloadOptio
     return PreloadOptions(
         files,
         held.read_paths,
+        held.write_paths,
+        held.delete_paths,
+        held.metadata_paths,
         starts_processes=bool(limits.processes),
         stamp=" ".join(map(_stamp, files))[:200],
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from cloister.interfaces.program_host import SYSTEM, Options, PreloadOptions
-from cloister.sandbox import Layer, Limits, Policy, Programs, in_force, landlock
+from cloister.sandbox import Files, Layer, Limits, Policy, Programs, in_force, landlock
 from cloister.sandbox.policy import REQUIRED
 
 __all__ = ["POLICY", "policy", "with_limits"]
@@ -22,6 +22,7 @@ without a cgroup."""
 def policy(preload: PreloadOptions) -> Policy:
     """Of all that one branch forks."""
     # What a program started outlives it where only a signal to its parent tells it to end: a pid namespace ends all.
+    files = Files(preload.read_paths, preload.write_paths, preload.delete_paths, preload.metadata_paths)
     starts = preload.starts_processes and Layer.PID_NAMESPACE in in_force()
     # Without Landlock's scope a program could send signals to its neighbours, who are the same user.
     is_scoped = Layer.LANDLOCK_SCOPE in landlock.layers(landlock.abi())
@@ -29,10 +30,14 @@ def policy(preload: PreloadOptions) -> Policy:
         kind="program_host",
         groups=(
             *("stdio", "memory", "large_memory", "clock", "identity", "read_files", "program"),
+            *(("write_files",) if files.write else ()),
+            *(("delete_files",) if files.delete else ()),
+            *(("rename_files",) if files.write and files.delete else ()),
             *(("threads", "processes") if starts else ()),
             *(("signals",) if starts and is_scoped else ()),
         ),
-        read_paths=(*_SYSTEM_FILES, *preload.read_paths),
+        read_paths=_SYSTEM_FILES,
+        files=files,
         programs=Programs((*SYSTEM, *preload.programs), _DEVICES),
         denies_quietly=True,
         limits=Limits(processes=_PROCESSES if starts else 0),
