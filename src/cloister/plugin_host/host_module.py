@@ -58,6 +58,17 @@ class _Host(ModuleType):
         found = self._listening.get(address)
         return cast("socket.socket", self._call("listener", [address])) if found is None else found
 
+    def run(
+        self,
+        program: str,
+        *arguments: str | bytes,
+        input: str | bytes = b"",
+        timeout: float | None = None,
+    ) -> dict[str, Any]:
+        """Run a program (``sys:exec``) that reads ``input``: a dict with ``returncode`` (minus a signal), and the bytes
+        of ``stdout`` and ``stderr``. ``timeout`` is in seconds."""
+        return cast("dict[str, Any]", self._call("run", [program, list(arguments), input, timeout]))
+
     def receive(self, timeout: float = 0) -> tuple[str | None, Any] | None:
         """Who sent the oldest message that waits, and its value; None if none came within ``timeout`` seconds. The
         sender is the name of a plugin, or None for the host's program."""

@@ -31,6 +31,7 @@ from .network import Network
 if TYPE_CHECKING:
     from ..browser.requests import AsyncAPIRequestContext, AsyncAPIResponse
     from .limits import Limits
+    from .programs import Programs
     from .registry import Registry
 
 __all__ = ["RESERVED", "Asked", "Broker", "Denied", "Services"]
@@ -49,6 +50,7 @@ _ARGUMENTS: Final = {
     "receive": (0, 1),
     "request": (1, 5),
     "resolve": (1, 1),
+    "run": (1, 4),
     "send": (2, 2),
 }
 """How many each takes."""
@@ -69,6 +71,7 @@ class Services(NamedTuple):
     registry: Registry
     network: Network
     events: Events
+    programs: Programs
 
 
 class Asked(NamedTuple):
@@ -78,6 +81,8 @@ class Asked(NamedTuple):
     limits: Limits
     deadline: float
     """Of the call that it works on, on the clock of time.monotonic()."""
+    is_waiting: Callable[[], bool] = lambda: True
+    """Whether it is still there to be answered."""
 
 
 class Broker:
@@ -96,6 +101,7 @@ class Broker:
             "receive": self._receive,
             "request": self._request,
             "resolve": self._resolve,
+            "run": self._run,
             "send": self._send,
         }
 
@@ -208,6 +214,25 @@ class Broker:
             return await browser.look_up(wanted, named=wanted in asked.held.names, timeout=within)
 
         return list(self._services.network.run(look_up(), within))
+
+    # ── programs ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _run(
+        self, asked: Asked, name: Any, arguments: Any = (), given: Any = b"", timeout: Any = None
+    ) -> Mapping[str, Any]:
+        if not isinstance(name, str) or name not in dict(asked.held.programs):
+            raise Denied(f"sys:exec of {printable(str(name), 200)} was not granted")
+        if not isinstance(arguments, list | tuple):
+            raise HostError("arguments are a list")
+        return self._services.programs.run(
+            name,
+            [*arguments],
+            given,
+            held=asked.held,
+            limits=asked.limits,
+            seconds=_within(asked.deadline, timeout, math.inf),
+            wanted=asked.is_waiting,
+        )
 
     # ── other plugins ────────────────────────────────────────────────────────────────────────────────────────────
 

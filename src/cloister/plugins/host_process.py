@@ -349,7 +349,8 @@ class HostProcess:
         function = self._functions.get(name)
         try:
             if self._broker is not None and name in RESERVED:
-                result = self._broker.ask(name, arguments, Asked(self._held, self._limits, deadline))
+                asked = Asked(self._held, self._limits, deadline, lambda: self.is_alive)
+                result = self._broker.ask(name, arguments, asked)
             elif function is None:
                 return Outcome.RAISED, _told("NoSuchFunction", "the host has no function of that name"), []
             else:

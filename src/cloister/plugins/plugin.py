@@ -112,8 +112,9 @@ class Spec:
 
     @functools.cached_property
     def program_preload(self) -> ProgramPreload | None:
-        """The file tree of its program, where it is one."""
-        return None if self.program is None else program.preload([self.program], self.held, self.limits)
+        """The file tree of the program that it is, or of those that it may run."""
+        runs = [real for _, real in self.held.programs] if self.program is None else [self.program]
+        return program.preload(runs, self.held, self.limits) if runs else None
 
     @property
     def preload(self) -> PreloadOptions:

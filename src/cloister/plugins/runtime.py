@@ -26,6 +26,7 @@ from .namespaces import check_capabilities
 from .network import Network
 from .plugin import Plugin, Spec, Status
 from .profiles import Profile
+from .programs import Programs
 from .registry import Registry
 from .watched import WatchedPlugins
 from .zygotes import Zygotes
@@ -78,7 +79,9 @@ class PluginRuntime:
             _make(self._registry, allow_degraded, cgroups, crash_reports)
         )
         asked = Network(self._thread, network, allow_degraded=allow_degraded, crash_reports=crash_reports)
-        self._services = Services(self._registry, asked, self.events)
+        self._services = Services(
+            self._registry, asked, self.events, Programs(self._zygotes, self._thread.run)
+        )
         self._finalizer = weakref.finalize(
             self, _close, self._thread, self._zygotes, self._registry, monitor, asked
         )
