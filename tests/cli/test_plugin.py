@@ -111,7 +111,7 @@ def test_check_says_what_it_is_and_what_it_asks_for(
     assert "Tries ?[2J things\n" in out
     assert "asks for  fs:read /srv/data\n          read the files and folders that are listed" in out
     assert "limit     memory 52428800\n" in out
-    assert out.endswith("It is in order.\n")
+    assert out.endswith("It is in order.\nWhat it asks for is granted with --grant fs:read=/srv/data\n")
 
 
 @pytest.mark.parametrize(

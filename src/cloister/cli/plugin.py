@@ -27,6 +27,7 @@ from cloister.errors import (
     SandboxUnavailable,
     printable,
 )
+from cloister.plugins.events import PluginEvent
 from cloister.plugins.limits import Limits
 from cloister.plugins.manifest import Manifest, read
 from cloister.plugins.plugin import Plugin
@@ -82,9 +83,14 @@ def loaded(arguments: Namespace, manifest: Path) -> Iterator[tuple[PluginRuntime
         _overheard(),
         PluginRuntime(modules=arguments.module, allow_degraded=arguments.allow_degraded) as runtime,
     ):
+        runtime.on("denied", _tell)
         for other in others:
             runtime.load(other)
         yield runtime, runtime.load(manifest, grants=grants(arguments.grant), limits=allowed)
+
+
+def _tell(event: PluginEvent) -> None:
+    print(f"cloister: {event.plugin} was denied {printable(event.what, 500)}", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from argparse import Namespace
 from collections.abc import Iterator
@@ -64,6 +65,14 @@ def _loaded(plugin: Plugin, seconds: float) -> Iterator[str]:
     missing = f"; this machine has no {', '.join(report.missing)}" if report.missing else ""
     yield f"starts    in {seconds * 1000:.0f} ms with its zygote, held by {len(report.layers)} layers{missing}"
     yield "It is in order."
+    if options := [*_grants(plugin.manifest)]:
+        yield f"What it asks for is granted with {' '.join(options)}"
+
+
+def _grants(manifest: Manifest | None) -> Iterator[str]:
+    for name, values in manifest.capabilities.items() if manifest is not None else ():
+        for value in values or [""]:
+            yield "--grant " + shlex.quote(printable(f"{name}={value}" if value else name, 300))
 
 
 def _limits(manifest: Manifest) -> dict[str, Any]:
