@@ -90,7 +90,7 @@ def loaded(arguments: Namespace, manifest: Path) -> Iterator[tuple[PluginRuntime
 
 
 def _tell(event: PluginEvent) -> None:
-    print(f"cloister: {event.plugin} was denied {printable(event.what, 500)}", file=sys.stderr, flush=True)
+    print(f"cloister: {event.plugin}: denied: {printable(event.what, 500)}", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
