@@ -239,6 +239,20 @@ def test_what_is_granted_and_allowed_counts(
     assert cloister(capsys, "run", path, "f", "--grant", "sys:env=GRANTED") == (0, "yes\n", "")
 
 
+def test_a_path_is_granted_as_one_types_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = plugin(
+        tmp_path, "def f(path): return open(path).read(4)", '[capabilities]\n"fs:read" = ["/usr"]\n'
+    )
+    monkeypatch.chdir("/usr/share")
+    code, out, _ = cloister(
+        capsys, "run", "--grant", "fs:read=../lib/os-release", path, "f", "/usr/lib/os-release"
+    )
+    assert (code, len(out)) == (0, 5)
+    assert cloister(capsys, "check", path, "--grant", "fs:reed=x")[0] == 2
+
+
 def test_on_a_terminal_nothing_drives_it(tmp_path: Path) -> None:
     path = str(plugin(tmp_path))
 

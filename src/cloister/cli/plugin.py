@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
@@ -48,15 +49,19 @@ def find(path: str) -> Path:
         if file.is_file():
             return file
     what = "has no plugin.toml" if place.is_dir() else "there is no such file or folder"
+    what = "is no file" if place.exists() and not place.is_dir() else what
     raise CommandError(f"{printable(path, 200)}: {what}", USAGE)
 
 
 def grants(given: list[str]) -> dict[str, list[str]]:
-    """``fs:read=/path``, and ``sys:time`` for what has no value; the same again adds to it."""
+    """``fs:read=PATH``, from here on if it is relative, and ``sys:time`` for what has no value; the same again adds to
+    it."""
     found: dict[str, list[str]] = {}
     for each in given:
         name, has_value, value = each.partition("=")
-        found.setdefault(name, []).extend([value] if has_value else [])
+        is_path = name.startswith("fs:") or name == "sys:exec"
+        values = [os.path.abspath(value) if is_path else value]  # noqa: PTH100 - Path.absolute() keeps the dots
+        found.setdefault(name, []).extend(values if has_value else [])
     return found
 
 

@@ -18,6 +18,7 @@ from cloister.plugins.manifest import Manifest, read
 from cloister.plugins.plugin import Plugin
 
 from . import output
+from .failure import USAGE
 from .plugin import FAILED, failures, find, loaded
 
 __all__ = ["check"]
@@ -34,7 +35,7 @@ def check(arguments: Namespace) -> int:
         began = time.monotonic()
         with loaded(arguments, file) as (_, plugin):
             _print(_loaded(plugin, time.monotonic() - began))
-    return FAILED if codes else 0
+    return codes[0] if codes == [USAGE] else FAILED if codes else 0
 
 
 def _print(lines: Iterator[str]) -> None:
