@@ -279,7 +279,7 @@ class HostProcess:
                 now = time.monotonic()
                 if now >= deadline:
                     raise Timeout(
-                        f"{self.name} did not answer within {timeout:.3g} s, and its process was ended"
+                        f"{self.name} did not answer within {round(timeout, 3):g} s, and its process was ended"
                     )
                 pause = deadline - now
                 if is_watched:
