@@ -53,7 +53,8 @@ def thumbnails(arguments: argparse.Namespace) -> list[str]:
                 try:
                     ending, data = judged(future.result())
                     target = arguments.output / f"{image.stem}{ending}"
-                    target.write_bytes(data)
+                    with target.open("xb") as out:  # nothing is overwritten
+                        out.write(data)
                     print(target)
                 except (CloisterError, OSError, ValueError) as error:
                     failed.append(f"{image}: {error}")

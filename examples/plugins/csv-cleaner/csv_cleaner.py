@@ -15,7 +15,9 @@ SAMPLE = 64 * 1024  # characters by which the separator is found
 BATCH = 500  # rows at once: each message has a price
 
 # What a spreadsheet would take for a formula, and full-width signs, which some take for one (OWASP, "CSV Injection").
-FORMULA = re.compile(r"[=@\uff1d\uff0b\uff0d\uff20]|[+-](?![\d .,:()/-]*%?\Z)")
+# What begins with a sign and is a number, or the number of a telephone, stays what it is.
+NUMBER = r"(?:[\d .,:()/-]*%?|[\d.]+[eE][+-]?\d+|inf|infinity|nan)\Z"
+FORMULA = re.compile(rf"[=@\uff1d\uff0b\uff0d\uff20]|[+-](?!{NUMBER})", re.IGNORECASE)
 # What is not seen, and makes two equal cells differ: control characters, zero-width ones, a mark of byte order.
 UNSEEN = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b-\u200d\u2060\ufeff\u202a-\u202e\u2066-\u2069]"

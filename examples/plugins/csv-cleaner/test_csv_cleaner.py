@@ -45,10 +45,12 @@ def test_formulas_become_text_and_numbers_stay():
         "+3.14",
         "-12 %",
         "+49 30 123",
+        "-1.5e-07",
+        "-inf",
     )
     data = "a\n" + "\n".join(f'"{cell}"' for cell in cells)
     found, rows = cleaned(data.encode())
-    assert [row[0][0] for row in rows[1:]] == ["'"] * 6 + ["-", "+", "-", "+"]
+    assert [row[0][0] for row in rows[1:]] == ["'"] * 6 + ["-", "+", "-", "+", "-", "-"]
     assert found["formulas"] == 6
 
 
