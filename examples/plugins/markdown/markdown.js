@@ -14,6 +14,7 @@ const RULE = /^ {0,3}(?:(?:\*[ \t]*){3,}|(?:-[ \t]*){3,}|(?:_[ \t]*){3,})$/;
 const QUOTE = /^ {0,3}> ?/;
 const ITEM = /^( {0,3})([-*+]|\d{1,9}[.)])( {1,4}(?=\S)| (?= )|$)/;
 const DEFINITION = /^ {0,3}\[([^\][]{1,200})\]:[ \t]*(<[^<>]*>|\S+)(?:[ \t]+(?:"([^"]*)"|'([^']*)'))?[ \t]*$/;
+const PLAIN = /(?:[^\\\n`![<h&*_~]|h(?!ttps?:))+/y; // what is nothing but itself
 const BLANK = /^[ \t]*$/;
 
 /** The HTML of a text in Markdown, without anything around it. */
@@ -276,6 +277,13 @@ function inline(text, references, linked = false) {
   };
   let at = 0;
   while (at < text.length) {
+    PLAIN.lastIndex = at;
+    const run = PLAIN.exec(text);
+    if (run) {
+      plain += run[0];
+      at += run[0].length;
+      continue;
+    }
     const found =
       escape(text, at) ??
       span(text, at) ??
