@@ -76,6 +76,7 @@ def test_help_and_version_go_to_standard_output() -> None:
         "demo",
         "doctor",
         "crashes",
+        "plugin",
         "portal",
         "top",
     ):
