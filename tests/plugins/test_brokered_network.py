@@ -128,6 +128,24 @@ def test_a_granted_name_opens_no_private_address(
     assert len(site.requests) == before
 
 
+def test_no_other_host_at_the_same_address_is_named(
+    runtime: PluginRuntime, site: Server, denied: list[PluginEvent]
+) -> None:
+    plugin = granted(runtime, {"net:request": [f"127.0.0.1:{site.port}"]})
+    for name in ("Host", "hOST"):
+        answer = plugin.call("ask", "request", site.url("/"), "GET", {name: "intranet.example.org"})
+        assert answer.startswith("denied: ")
+    assert len(denied) == 2
+    assert "failed" in plugin.call("ask", "request", site.url("/"), "GET", {"Transfer-Encoding": "chunked"})
+
+
+def test_a_large_body_is_sent(runtime: PluginRuntime, site: Server) -> None:
+    plugin = granted(runtime, {"net:request": [f"127.0.0.1:{site.port}"]})
+    for body in (b"x" * 100_000, bytearray(b"y" * 100_000), "z" * 100_000):
+        assert plugin.call("ask", "request", site.url("/"), "POST", None, body)["status"] == 200
+        assert site.requests[-1].headers["content-length"] == "100000"
+
+
 def test_an_answer_is_no_larger_than_a_result(runtime: PluginRuntime, site: Server) -> None:
     plugin = granted(runtime, {"net:request": [f"127.0.0.1:{site.port}"]}, limits=Limits(result="100 KiB"))
     assert plugin.call("ask", "request", site.url("/large")).startswith("failed: HostError: ")

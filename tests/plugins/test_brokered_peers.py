@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from random import Random
 from typing import Any
 
 import pytest
@@ -149,6 +150,34 @@ def test_what_is_asked_for_wrongly_is_told(runtime: PluginRuntime) -> None:
                              ("receive", -1), ("receive", float("nan")), ("send", "gone", 1)):  # fmt: skip
         assert plugin.call("ask", name, *arguments).startswith("failed: HostError"), name
     assert plugin.call("ask", "run", "/bin/true").startswith("denied: ")
+
+
+def test_whatever_is_asked_for_is_answered(runtime: PluginRuntime) -> None:
+    """In words that the plugin reads, and by nothing else: no argument of any type gets at the host."""
+    random = Random(7)
+    everything = {name: ["*"] for name in ("plugin_call", "plugin_message", "net_dns")}
+    plugin = loaded(runtime, "one", **everything, net_request=["127.0.0.1:1"])
+    values: list[Any] = [None, True, -1, 2**70, 1e308, float("nan"), "", "one", "a" * 5000, b"\0", [], {}, [[]],
+                         {"a": {}}, "http://127.0.0.1:1/", "localhost", {1: 2}, [None] * 9,
+                         memoryview(b"x" * 70_000)]  # fmt: skip
+    for name in ("call", "send", "receive", "request", "resolve", "listener", "run"):
+        for _ in range(12):
+            arguments = [random.choice(values) for _ in range(random.randrange(5))]
+            if name == "receive":
+                arguments = [
+                    each for each in arguments if each not in (1e308, 2**70)
+                ]  # a wait, as long as it may be
+            answer = plugin.call("ask", name, *arguments)
+            assert (
+                answer is None
+                or isinstance(answer, list)
+                or answer.startswith(("denied: ", "failed: HostError"))
+            ), (
+                name,
+                arguments,
+                answer,
+            )
+    assert plugin.call("double", 1) == 2
 
 
 def test_a_denied_system_call_is_told_too(runtime: PluginRuntime, denied: list[PluginEvent]) -> None:

@@ -35,7 +35,7 @@ class PolicyRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ``only_hosts``, if there are any, are the only hosts, in the same form: no other is even looked up.
     """
 
-    allow_hosts: Annotated[tuple[Pattern, ...], Meta(max_length=256)] = ()
+    allow_hosts: Annotated[tuple[Pattern, ...], Meta(max_length=512)] = ()
     allow_cidrs: Annotated[tuple[Pattern, ...], Meta(max_length=256)] = ()
     allow_ports: Annotated[tuple[Port, ...], Meta(max_length=256)] = ()
     only_hosts: Annotated[tuple[Pattern, ...], Meta(max_length=512)] = ()

@@ -143,7 +143,8 @@ class Broker:
     def end_requests(self) -> None:
         """End the processes that ask for it."""
         if self._requests is not None:
-            self._services.network.run(self._forget_requests(), 30.0)
+            with contextlib.suppress(CloisterError):  # then they end with the runtime
+                self._services.network.run(self._forget_requests(), 30.0)
 
     # ── the network ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -155,6 +156,10 @@ class Broker:
             raise Denied(f"net:request of {printable(str(url), 200)} was not granted")
         if not isinstance(method, str) or not isinstance(headers, dict | None):
             raise HostError("method is a str, and headers are a dict")
+        if any(isinstance(each, str) and each.lower() == "host" for each in headers or ()):
+            raise Denied(
+                "net:request: the header Host names the granted host, and no other at the same address"
+            )
         if not isinstance(body, str | bytes | memoryview | None):
             raise HostError("body is a str or bytes")
         sent = bytes(body) if isinstance(body, memoryview) else body
