@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from cloister.cli import main
+from cloister.plugins.runtime import LANGUAGES
 
 MANIFEST = """\
 name = "{name}"
@@ -77,6 +78,16 @@ def test_a_new_plugin_is_in_order_and_passes_its_tests(
     assert (code, err) == (0, "")
     assert out.endswith("1 passed, 0 failed\n")
     assert cloister(capsys, "run", "my-plugin", "greet", "you") == (0, "Hello, you!\n", "")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_so_does_one_in_any_language(
+    language: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "made"
+    assert cloister(capsys, "new", "made", "--path", place, "--language", language)[0] == 0
+    code, out, err = cloister(capsys, "test", place)
+    assert (code, err, out.splitlines()[-1]) == (0, "", "1 passed, 0 failed")
 
 
 def test_new_overwrites_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,7 +23,7 @@ version = "0.1.0"
 api-version = "1.0"
 source = "{source}"
 language = "{language}"
-exports = ["{export}"]
+exports = [{exports}]
 description = "What it does, in a sentence"
 
 [limits]
@@ -98,7 +98,7 @@ _WASM: Final = bytes.fromhex(
 )
 
 _EXECUTABLE: Final = '''\
-#!/usr/bin/python3
+#!/usr/bin/python3 -I
 """What it does, in a sentence. Any language does: calls are lines of JSON on standard input, answers such on output."""
 
 import json
@@ -107,6 +107,10 @@ import sys
 
 def greet(who):
     return f"Hello, {who}!"
+
+
+def test_greets_by_name():
+    assert greet("you") == "Hello, you!"
 
 
 for line in sys.stdin:
@@ -156,8 +160,6 @@ def new(arguments: Namespace) -> int:
         raise CommandError(f"{printable(str(folder), 200)}: {error.strerror}", USAGE) from None
     for file, text in {"plugin.toml": _MANIFEST, "README.md": _README, **files}.items():
         data = text if isinstance(text, bytes) else _filled(text, values).encode()
-        if language is Language.EXECUTABLE:  # how it is tested is its own affair
-            data = data.replace(b"    cloister plugin test .\n", b"")
         (folder / file).write_bytes(data)
         print(folder / file)
     if language is Language.EXECUTABLE:
@@ -172,7 +174,7 @@ def _filled(template: str, values: Mapping[str, str]) -> str:
 def _files(language: Language, name: str, module: str) -> tuple[dict[str, str], dict[str, str | bytes]]:
     """What is filled into the texts, and the files besides those that every plugin has."""
     values = {"name": name, "module": module, "language": language.value}
-    values |= {"export": "greet", "example": "you", "argument": '"you"'}
+    values |= {"export": "greet", "exports": '"greet"', "example": "you", "argument": '"you"'}
     match language:
         case Language.PYTHON:
             files: dict[str, str | bytes] = {f"{module}.py": _PYTHON, f"test_{module}.py": _PYTHON_TEST}
@@ -180,9 +182,10 @@ def _files(language: Language, name: str, module: str) -> tuple[dict[str, str], 
             files = {f"{module}.js": _JAVASCRIPT, f"test_{module}.js": _JAVASCRIPT_TEST}
         case Language.WASM:
             files = {f"{module}.wasm": _WASM, f"{module}.wat": _WASM_TEXT}
-            values |= {"export": "add", "example": "2 3", "argument": "2, 3"}
+            values |= {"export": "add", "exports": '"add", "test_adds"', "example": "2 3", "argument": "2, 3"}
         case Language.EXECUTABLE:
             files = {module: _EXECUTABLE}
+            values["exports"] = '"greet", "test_greets_by_name"'
     return {**values, "source": next(iter(files))}, files
 
 
