@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from cloister.errors import CloisterError, ManifestError, PluginRaised, SandboxUnavailable, printable
-from cloister.plugins.capabilities import ABOUT, AVAILABLE
+from cloister.plugins.capabilities import ABOUT
 from cloister.plugins.manifest import Manifest, read
 from cloister.plugins.plugin import Plugin
 
@@ -51,8 +51,6 @@ def _about(manifest: Manifest, size: int) -> Iterator[str]:
     for name, about in manifest.capabilities.items():
         yield f"asks for  {name} {printable(', '.join(about), 500)}".rstrip()
         yield f"          {ABOUT[name]}"
-        if name not in AVAILABLE:
-            yield "          This version has no wall around it, and refuses to grant it."
     if not manifest.capabilities:
         yield "asks for  nothing but to compute"
     for name, versions in manifest.dependencies.items():

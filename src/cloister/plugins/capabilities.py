@@ -14,7 +14,7 @@ from ..errors import CapabilityRefused
 from . import hosts, listeners
 from .mounts import check_mounts
 
-__all__ = ["ABOUT", "AVAILABLE", "Held", "check_known", "covers", "resolve"]
+__all__ = ["ABOUT", "Held", "check_known", "covers", "resolve"]
 
 log = logging.getLogger("cloister.plugins")
 
@@ -36,25 +36,6 @@ ABOUT: Final[Mapping[str, str]] = {
     "shm": "write into a SharedBuffer that its host passed to it",
 }
 """Every capability, and what it is for."""
-
-AVAILABLE: Final = frozenset(
-    {
-        "fs:read",
-        "fs:write",
-        "fs:delete",
-        "fs:metadata",
-        "sys:env",
-        "sys:exec",
-        "sys:time",
-        "net:request",
-        "net:dns",
-        "net:listen",
-        "plugin:call",
-        "plugin:message",
-        "shm",
-    }
-)
-"""Those that this version holds a plugin to. Granting another one is refused: it would be a promise without a wall."""
 
 
 class Held(msgspec.Struct, frozen=True):
@@ -93,13 +74,10 @@ def resolve(
 ) -> Held:
     """What ``plugin`` gets. ``declared`` is None where it has no manifest: then what was granted counts.
 
-    Raises :class:`CapabilityRefused` when something is granted that does not exist, or that nothing could hold.
+    Raises :class:`CapabilityRefused` when something is granted that does not exist, or that nobody could
+    use.
     """
     check_known(granted)
-    if missing := sorted(set(granted) - AVAILABLE):
-        raise CapabilityRefused(
-            f"{', '.join(missing)} cannot be granted yet: this version has no wall around it"
-        )
     wanted = granted if declared is None else declared
     check_known(wanted)
     for name in sorted(set(wanted) - set(granted)):
