@@ -373,6 +373,14 @@ def test_what_is_no_folder_to_delete_from_or_is_not_there_is_refused(tmp_path: P
     assert "without Landlock" in unusable(writes, Report((), (Layer.LANDLOCK.value,)))
 
 
+def test_a_path_that_is_none_is_refused(own_runtime: PluginRuntime, tmp_path: Path) -> None:
+    for name in ("x\0y", "x" * 5000, "\udc80"):
+        with pytest.raises(CapabilityRefused, match="no path that can be granted"):
+            own_runtime.load_source(CODE, "odd", grants={"fs:read": [f"{tmp_path}/{name}"]})
+    with pytest.raises(CapabilityRefused, match="257 paths; 256 at most"):
+        own_runtime.load_source(CODE, "many", grants={"fs:read": [f"{tmp_path}/{n}" for n in range(257)]})
+
+
 @pytest.mark.parametrize("path", ["/proc", "/proc/sys/kernel", "/dev"])
 def test_the_way_into_another_file_system_is_refused(own_runtime: PluginRuntime, path: str) -> None:
     with pytest.raises(CapabilityRefused, match="/proc, which|another file system is mounted inside /dev"):

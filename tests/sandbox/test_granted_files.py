@@ -36,9 +36,14 @@ def without_landlock() -> None:
     landlock.abi = lambda: 0
 
 
+def first_landlock() -> None:
+    landlock.abi = lambda: 1
+
+
 WAYS: dict[str, tuple[bool, Callable[[], None]]] = {
     "both": (True, lambda: None),
     "Landlock alone": (False, lambda: None),
+    "its first version alone": (False, first_landlock),
     "the file tree alone": (True, without_landlock),
 }
 
@@ -122,6 +127,43 @@ def test_what_has_become_a_symlink_gives_nothing(way: str, tree: Path, this_mach
         allow_degraded=True,
     )
     assert box.run((tree / "read" / "file").read_text).denied
+
+
+def test_what_is_inside_another_is_apart_from_it_only_where_it_differs(tree: Path) -> None:
+    for name in ("write/in", "write/in/deeper", "read/in", "read/in/deeper"):
+        (tree / name).mkdir()
+    write, read = str(tree / "write"), str(tree / "read")
+    files = Files(
+        read=(read, f"{write}/in", f"{read}/in/deeper"),
+        write=(write, f"{read}/in"),
+        delete=(f"{write}/in/deeper",),
+    )
+    assert files.places() == {read: False, f"{read}/in": True, write: True}
+    assert Files(read=("/", "/proc")).places() == {"/": False, "/proc": False}
+
+
+def test_a_file_moves_between_folders_of_which_more_was_granted(
+    tree: Path, this_machine: sandbox.Machine
+) -> None:
+    if Layer.EMPTY_ROOT not in this_machine.available:
+        pytest.skip("this machine allows this user no mounts")
+    (tree / "write" / "in").mkdir()
+    (tree / "write" / "in").chmod(0o777)
+    files = Files(write=(str(tree / "write"),), delete=(str(tree / "write" / "in"),))
+    groups = ("stdio", "memory", "read_files", "write_files", "delete_files", "rename_files")
+    box = Sandbox(Policy("tested", groups, files=files))
+
+    def attempt() -> list[bool]:
+        (tree / "write" / "in" / "made").write_text("x")
+        (tree / "write" / "in" / "made").rename(tree / "write" / "moved")
+        try:
+            (tree / "write" / "moved").rename(tree / "write" / "in" / "back")
+        except PermissionError:
+            return [True]
+        return [False]
+
+    assert box.run(attempt).value == [True]
+    assert (tree / "write" / "moved").exists()
 
 
 def test_a_zygote_may_do_with_files_what_any_of_its_children_may(tree: Path) -> None:

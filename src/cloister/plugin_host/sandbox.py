@@ -79,7 +79,7 @@ def unusable(policy: Policy, report: Report) -> str:
 
 def _problem(path: str, mode: int, capability: str) -> str:
     if not os.path.lexists(path):
-        return "is not there, or has a symlink in it"
+        return "is not there, has a symlink in it, or is where the plugin's user may not pass"
     if mode and os.path.isdir(path):  # noqa: PTH112
         mode |= os.X_OK
     elif capability == "fs:metadata":

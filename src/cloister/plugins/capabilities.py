@@ -20,6 +20,9 @@ log = logging.getLogger("cloister.plugins")
 
 T = TypeVar("T", str, PurePosixPath)
 
+_MOST_PATHS: Final = 256
+_LONGEST_PATH: Final = 4095  # bytes: PATH_MAX without its NUL
+
 ABOUT: Final[Mapping[str, str]] = {
     "fs:read": "read the files and folders that are listed: Landlock, and a file tree that holds nothing else",
     "fs:write": "make and write files and folders in those that are listed",
@@ -86,6 +89,10 @@ def resolve(
     def paths(name: str) -> tuple[str, ...]:
         mine, theirs = ([_resolved(name, path) for path in side.get(name, ())] for side in (wanted, granted))
         both = _narrower(mine, theirs, lambda a, b: b.is_relative_to(a))
+        if len(both) > _MOST_PATHS:
+            raise CapabilityRefused(
+                f"{name}: {len(both)} paths; {_MOST_PATHS} at most, so name the folders above them"
+            )
         check_mounts(name, both)
         return tuple(map(str, both))
 
@@ -142,7 +149,14 @@ def _resolved(capability: str, path: str | os.PathLike[str]) -> PurePosixPath:
     text = os.fspath(path)
     if not text.startswith("/"):
         raise CapabilityRefused(f"{capability}: {text!r} is not an absolute path")
-    real = PurePosixPath(os.path.realpath(text))
+    try:
+        resolved = os.path.realpath(text)
+        usable = len(resolved.encode()) <= _LONGEST_PATH
+    except ValueError:  # a NUL; a name that is not UTF-8, which a process cannot be told
+        usable = False
+    if not usable:
+        raise CapabilityRefused(f"{capability}: {text[:100]!r} is no path that can be granted")
+    real = PurePosixPath(resolved)
     if real == PurePosixPath("/"):
         raise CapabilityRefused(
             f"{capability}: the root folder is everything; name the folders that are needed"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import PurePosixPath
 from typing import Final
 
 import msgspec
@@ -38,10 +39,21 @@ class Files(msgspec.Struct, frozen=True):
         return Files(*(tuple(dict.fromkeys(mine + theirs)) for mine, theirs in pairs))
 
     def places(self) -> dict[str, bool]:
-        """Those that are there, each before what is inside it, and whether anything is to be changed in it."""
+        """Those that are there and need a mount of their own, each before what is inside it, and whether anything is
+        to be changed in it. What is inside another one and no different is not apart from it: to move a file from
+        one mount to the next fails.
+        """
         changed = {*self.write, *self.delete}
-        there = (path for path in sorted({*self.all}) if os.path.realpath(path) == path)
-        return {path: path in changed for path in there if os.access(path, os.F_OK)}
+        found: dict[str, bool] = {}
+        for path in sorted({*self.all}):
+            if os.path.realpath(path) != path or not os.access(path, os.F_OK):
+                continue
+            above = [str(parent) for parent in PurePosixPath(path).parents]
+            is_changed = not changed.isdisjoint([path, *above])
+            around = next((found[parent] for parent in above if parent in found), None)
+            if around is not is_changed or os.path.ismount(path):
+                found[path] = is_changed
+        return found
 
 
 # include/uapi/linux/mount.h: MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC
