@@ -102,7 +102,7 @@ class Spec:
     held: Held = dataclasses.field(default_factory=Held)
     modules: tuple[str, ...] = ()
     functions: HostFunctions = dataclasses.field(default_factory=dict)
-    broker: Broker | None = None
+    broker: Broker | None = dataclasses.field(default=None, compare=False)
     """What stays of the plugin while processes and versions of it come and go; functions of the host's have none."""
     namespaces: Namespaces = dataclasses.field(default_factory=Namespaces)
     keep: tuple[str, ...] = ()
