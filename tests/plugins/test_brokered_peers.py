@@ -28,7 +28,7 @@ def count():
     yield 1
 def wait(): time.sleep(60)
 def around(name, *way): return ask('call', name, 'around', *way) if way else ask('call', name, 'double', 1)
-def meet(name): return [time.sleep(0.1), ask('call', name, 'meet', '')][1] if name else None
+def meet(name): return [host.both(), ask('call', name, 'double', 1)][1]
 def flood(name, value, times): return [ask('send', name, value) for _ in range(times)]
 def _hidden(): return 'secret'
 def caught():
@@ -49,7 +49,9 @@ def denied(runtime: PluginRuntime) -> list[PluginEvent]:
 
 def loaded(runtime: PluginRuntime, name: str, **given: Any) -> Plugin:
     grants = {key.replace("_", ":"): value for key, value in given.items() if isinstance(value, list)}
-    return runtime.load_source(CODE, name, grants=grants, limits=given.get("limits"))
+    return runtime.load_source(
+        CODE, name, grants=grants, limits=given.get("limits"), functions=given.get("functions")
+    )
 
 
 def test_a_plugin_calls_the_plugins_that_it_was_granted(
@@ -92,8 +94,15 @@ def test_a_circle_of_calls_ends(runtime: PluginRuntime) -> None:
 
 def test_two_that_wait_for_each_other_are_told_by_the_deadline(runtime: PluginRuntime) -> None:
     found: dict[str, Any] = {}
+    both = threading.Barrier(2)
     for name in ("one", "two"):
-        loaded(runtime, name, plugin_call=["*"], limits=Limits(timeout=1))
+        loaded(
+            runtime,
+            name,
+            plugin_call=["*"],
+            limits=Limits(timeout=2),
+            functions={"both": lambda: both.wait(10) and None},
+        )
 
     def run(name: str, other: str) -> None:
         found[name] = runtime.call(name, "meet", other)
