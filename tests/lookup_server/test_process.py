@@ -133,6 +133,8 @@ def test_a_client_with_rules_of_its_own_asks_for_no_other_host(zone: Zone, canar
                 "address_refused",
                 True,
             )
+        with pytest.raises(RequestFailed, match="none of the hosts"):
+            await connect(server.client(PolicyRules(only_hosts=())), "127.0.0.1", listener.port)
         assert await connect(server.client(), "127.0.0.1", listener.port) == "127.0.0.1", (
             "others have the rules of all"
         )

@@ -32,13 +32,13 @@ class PolicyRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     ``allow_hosts`` are ``host``, ``host:port``, ``*.host``, ``[v6]:port``; ``allow_cidrs`` are networks. Without
     a rule, public addresses only. ``allow_ports`` empty means every port (of an address that is allowed).
-    ``only_hosts``, if there are any, are the only hosts, in the same form: no other is even looked up.
+    ``only_hosts``, unless they are None, are the only hosts, in the same form: no other is even looked up.
     """
 
     allow_hosts: Annotated[tuple[Pattern, ...], Meta(max_length=512)] = ()
     allow_cidrs: Annotated[tuple[Pattern, ...], Meta(max_length=256)] = ()
     allow_ports: Annotated[tuple[Port, ...], Meta(max_length=256)] = ()
-    only_hosts: Annotated[tuple[Pattern, ...], Meta(max_length=512)] = ()
+    only_hosts: Annotated[tuple[Pattern, ...], Meta(max_length=512)] | None = None
     max_connections: Annotated[int, Meta(ge=1, le=4096)] = 256
     """Connections that one client may open in its life: one request_server serves one page load."""
 

@@ -98,7 +98,7 @@ class Policy:
 
     def __init__(self, rules: PolicyRules, own: Container[Address] = ()) -> None:
         self._hosts = [HostRule.parse(rule) for rule in rules.allow_hosts]
-        self._only = [HostRule.parse(rule) for rule in rules.only_hosts]
+        self._only = None if rules.only_hosts is None else [HostRule.parse(rule) for rule in rules.only_hosts]
         self._networks = [parse_network(rule) for rule in rules.allow_cidrs]
         self._ports = frozenset(rules.allow_ports)
         self._own = own
@@ -119,7 +119,7 @@ class Policy:
 
     def host_refusal(self, host: Address | str, port: int) -> str | None:
         """Why nobody is to ask for ``host`` at all; None when they may."""
-        if not self._only or any(rule.matches(host, port) for rule in self._only):
+        if self._only is None or any(rule.matches(host, port) for rule in self._only):
             return None
         return f"{host} port {port} is none of the hosts that may be asked"
 
