@@ -13,6 +13,7 @@ import pytest
 
 from cloister import ends
 from cloister.errors import (
+    CapabilityRefused,
     CpuLimit,
     LaunchError,
     ManifestError,
@@ -365,3 +366,11 @@ def test_a_program_that_was_replaced_is_run_as_it_is_now(runtime: PluginRuntime,
     (tmp_path / "new").chmod(0o755)
     (tmp_path / "new").rename(tmp_path / "program")
     assert runtime.load(path).call("f") == 2
+
+
+def test_what_a_program_cannot_ask_for_is_not_granted(runtime: PluginRuntime, tmp_path: Path) -> None:
+    more = '[capabilities]\n"sys:exec" = ["/bin/true"]\n"net:dns" = ["*"]\n"sys:time" = []'
+    path = write(tmp_path, CODE, "echo", more=more)
+    with pytest.raises(CapabilityRefused, match="no way to ask for net:dns, sys:exec"):
+        runtime.load(path, grants={"sys:exec": ["/bin/true"], "net:dns": ["example.org"], "sys:time": []})
+    assert runtime.load(path).call("echo") == [[], None]

@@ -8,9 +8,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from cloister.errors import HostError
+from cloister.interfaces import program_host
+from cloister.ipc import Channel
+from cloister.plugins import program
+from cloister.plugins.capabilities import Held
 from cloister.plugins.limits import Limits
 from tests.program_host.conftest import PYTHON, SHELL, World
 
@@ -150,6 +155,27 @@ def test_it_dies_with_the_process_that_forked_it(world: World) -> None:
     for fd in pipes:
         os.close(fd)
     until(lambda: world.run(SHELL, "-c", "/bin/echo back | cat", limits=FORKS)["stdout"] == b"back\n")
+
+
+def test_one_that_ends_before_it_has_begun_harms_nobody(world: World) -> None:
+    neighbour, pipes = world.start(SHELL, "-c", "read line")
+    branch = world.branch_of(neighbour)
+
+    async def forked_and_killed() -> None:
+        options = msgspec.msgpack.encode(program_host.Options())
+        tree = program.preload([], Held(), Limits().filled())
+        zygote = await world.zygotes._kept[tree].get(5)
+        here, there = Channel.pair()
+        child = await zygote.fork("program_host", options, [there], keep=[here])
+        await child.end()
+
+    for _ in range(5):
+        world.thread.run(forked_and_killed())
+    assert neighbour.is_alive
+    assert Path(f"/proc/{branch}").exists()
+    for fd in pipes:
+        os.close(fd)
+    world.thread.run(neighbour.end())
 
 
 def test_nothing_is_left_open(world: World) -> None:

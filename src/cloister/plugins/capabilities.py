@@ -14,7 +14,7 @@ from ..errors import CapabilityRefused
 from . import hosts, listeners
 from .mounts import check_mounts
 
-__all__ = ["ABOUT", "Held", "check_known", "covers", "resolve"]
+__all__ = ["ABOUT", "Held", "check_known", "check_program", "covers", "resolve"]
 
 log = logging.getLogger("cloister.plugins")
 
@@ -70,6 +70,23 @@ def check_known(names: Iterable[str]) -> None:
     for name in names:
         if name not in ABOUT:
             raise CapabilityRefused(f"there is no capability {name!r}; there are {', '.join(ABOUT)}")
+
+
+_ASKED_FOR: Final = {
+    "net:request": "hosts",
+    "net:dns": "names",
+    "net:listen": "listen",
+    "sys:exec": "programs",
+    "plugin:call": "calls",
+    "plugin:message": "messages",
+    "shm": "shares_memory",
+}
+
+
+def check_program(plugin: str, held: Held) -> None:
+    """Raise :class:`CapabilityRefused` for what a plugin that is a program cannot ask for: it has no ``host``."""
+    if wrong := [name for name, field in _ASKED_FOR.items() if getattr(held, field)]:
+        raise CapabilityRefused(f"{plugin} is a program, and has no way to ask for {', '.join(wrong)}")
 
 
 def resolve(

@@ -119,7 +119,7 @@ class Spec:
     @property
     def preload(self) -> PreloadOptions:
         if self.program is not None:  # which was granted what its plugin_host does not need
-            return PreloadOptions(language=self.language)
+            return PreloadOptions(self.modules)
         return PreloadOptions(
             self.modules,
             self.held.read_paths,

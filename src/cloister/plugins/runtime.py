@@ -18,7 +18,7 @@ from ..process.monitor import Monitor
 from . import manifest as manifests
 from . import profiles
 from .broker import RESERVED, Broker, Services
-from .capabilities import resolve
+from .capabilities import check_program, resolve
 from .events import EventName, Events, PluginEvent
 from .host_process import HostFunctions
 from .limits import Limits
@@ -124,6 +124,9 @@ class PluginRuntime:
         is_program = read.language is Language.EXECUTABLE
         program = manifests.find_program(read, path.parent) if is_program else None
         source = b"" if is_program else manifests.read_source(read, path.parent)
+        held = resolve(read.name, read.capabilities, chosen.with_grants(grants))
+        if is_program:
+            check_program(read.name, held)
         present = {p.name: p.manifest.version for p in self.plugins if p.manifest is not None}
         manifests.load_order([read], present)
         return self._load(
@@ -133,7 +136,7 @@ class PluginRuntime:
                 manifest=read,
                 language=read.language,
                 limits=read.limits.within(self._limited(chosen, limits)),
-                held=resolve(read.name, read.capabilities, chosen.with_grants(grants)),
+                held=held,
                 modules=self._modules,
                 functions=_checked(functions),
                 broker=Broker(read.name, self._services),

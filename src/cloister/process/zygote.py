@@ -230,7 +230,8 @@ class _BranchOfPrograms(_Branch):
 
     def ended(self, pidfd: int) -> None:
         # A group: each leads its own, and none may leave it. Before the leader is reaped, so that it is still its own.
-        os.killpg(self._children[pidfd], signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it ended before it led one
+            os.killpg(self._children[pidfd], signal.SIGKILL)
         super().ended(pidfd)
         self._in_vain = 0
 
