@@ -214,6 +214,7 @@ def test_a_stream_comes_line_by_line_and_what_is_printed_is_marked(
     [
         (("echo", "--timeout", "soon"), 2, ""),
         (("_private",), 2, "tried exports echo, "),
+        (("echo", "--profile", "none at all"), 2, "there is no profile"),
         (("echo", "--grant", "fs:all=/"), 2, "there is no capability 'fs:all'"),
         (("echo", "--limit", "memory"), 2, "NAME=VALUE"),
         (("echo", "--limit", "memory=much"), 2, "'much' is no size"),
@@ -248,6 +249,9 @@ def test_what_is_granted_and_allowed_counts(
     path = plugin(tmp_path, code, '[capabilities]\n"sys:env" = ["GRANTED"]\n')
     assert cloister(capsys, "run", path, "f", "--json") == (0, "null\n", "")
     assert cloister(capsys, "run", path, "f", "--grant", "sys:env=GRANTED") == (0, "yes\n", "")
+    monkeypatch.setenv("LANG", "xx")
+    path = plugin(tmp_path, code.replace("GRANTED", "LANG"), '[capabilities]\n"sys:env" = ["LANG"]\n')
+    assert cloister(capsys, "run", path, "f", "--profile", "terminal") == (0, "xx\n", "")
 
 
 def test_a_path_is_granted_as_one_types_it(

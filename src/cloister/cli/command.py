@@ -311,6 +311,8 @@ def _add_plugin(parser: argparse.ArgumentParser) -> None:
                           help="grant it what it asks for, as in fs:read=/srv/data; may be repeated")  # fmt: skip
         each.add_argument("--limit", metavar="NAME=VALUE", action="append", default=[],
                           help="what it may use, as in memory=50MiB; may be repeated")  # fmt: skip
+        each.add_argument("--profile", metavar="NAME",
+                          help="grants and limits: terminal, observability or orchestration")  # fmt: skip
         each.add_argument("--module", metavar="NAME", action="append", default=[],
                           help="a module that is installed here and that it may import; may be repeated")  # fmt: skip
         each.add_argument("--with", metavar="PATH", dest="needed", action="append", default=[],

@@ -91,7 +91,10 @@ def loaded(arguments: Namespace, manifest: Path) -> Iterator[tuple[PluginRuntime
         runtime.on("denied", _tell)
         for other in others:
             runtime.load(other)
-        yield runtime, runtime.load(manifest, grants=grants(arguments.grant), limits=allowed)
+        yield (
+            runtime,
+            runtime.load(manifest, grants=grants(arguments.grant), limits=allowed, profile=arguments.profile),
+        )
 
 
 def _tell(event: PluginEvent) -> None:
