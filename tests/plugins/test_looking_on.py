@@ -61,6 +61,23 @@ def test_a_crash_leaves_a_report_with_the_plugins_name() -> None:
     assert (left.plugin, left.end) == ("faulty", {"type": "Exited", "code": 7})
 
 
+def test_so_does_one_that_is_a_program(tmp_path: Path) -> None:
+    (tmp_path / "plugin.toml").write_text(
+        'name = "foreign"\nversion = "1.0.0"\napi-version = "1.0"\nsource = "program"\nlanguage = "executable"\n'
+        'exports = ["f"]\n'
+    )
+    (tmp_path / "program").write_text("#!/bin/sh\nread line\nkill -SEGV $$\n")
+    (tmp_path / "program").chmod(0o755)
+    with PluginRuntime() as runtime:
+        runtime.load(tmp_path / "plugin.toml")
+        watched = WatchedPlugins(runtime._registry, runtime._zygotes).rows()
+        assert [row.kind for row in watched if row.site == "foreign"] == ["program_host", "plugin_host"]
+        with pytest.raises(PluginCrashed):
+            runtime.call("foreign", "f")
+        (report,) = reports_of(runtime)
+    assert (report.kind, report.plugin, report.signal) == ("program_host", "foreign", "SIGSEGV")
+
+
 def test_what_is_part_of_ordinary_life_leaves_none() -> None:
     with PluginRuntime(limits=Limits(memory="64 MiB")) as runtime:
         plugin = runtime.load_source(CODE, "good")

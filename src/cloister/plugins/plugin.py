@@ -367,6 +367,7 @@ class Plugin:
         running, asks = None, spec.broker is not None and spec.program is None
         if spec.program is not None:
             running = await program.start(self._zygotes, spec.program, spec.held, spec.limits)
+            running.process.site = self.name
         listening = spec.broker.listeners.ready(spec.held.listen) if spec.broker is not None and asks else []
         options = msgspec.structs.replace(
             spec.options, listening=tuple((each.granted, each.address) for each in listening)
