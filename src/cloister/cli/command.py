@@ -153,15 +153,18 @@ def _logged(verbosity: int | None) -> Iterator[None]:
     handler = logging.StreamHandler()
     when = "%(relativeCreated)6.0f ms " if verbosity else ""
     handler.setFormatter(logging.Formatter(f"{when}%(name)s: %(message)s"))
-    log = logging.getLogger("cloister")
+    log, of_sandbox = logging.getLogger("cloister"), logging.getLogger("cloister.sandbox")
+    before = log.level, of_sandbox.level
     log.addHandler(handler)
     log.setLevel(levels.get(verbosity, logging.DEBUG))
     # Nothing is logged there unless CLOISTER_SANDBOX_LOG=1 asked for it.
-    logging.getLogger("cloister.sandbox").setLevel(logging.WARNING)
+    of_sandbox.setLevel(logging.WARNING)
     try:
         yield
     finally:
         log.removeHandler(handler)
+        log.setLevel(before[0])
+        of_sandbox.setLevel(before[1])
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -144,7 +144,7 @@ def _overheard() -> Iterator[None]:
     """Have on standard error what plugins print and log, a line at a time."""
     heard = _Marked()
     log = logging.getLogger("cloister.plugin")
-    before = log.level, log.propagate
+    level, propagate = log.level, log.propagate
     log.addHandler(heard)
     log.setLevel(logging.DEBUG)
     log.propagate = False
@@ -152,7 +152,8 @@ def _overheard() -> Iterator[None]:
         yield
     finally:
         log.removeHandler(heard)
-        log.level, log.propagate = before
+        log.setLevel(level)
+        log.propagate = propagate
         heard.end()
 
 
