@@ -69,6 +69,7 @@ def things() -> Iterator[Things]:
             Descriptor.PIDFD: own(os.pidfd_open(os.getpid())),
             Descriptor.FILE: own(os.open(file.name, os.O_RDONLY | os.O_CLOEXEC)),
             Descriptor.PIPE: writer,
+            Descriptor.READING_PIPE: reader,
         }
         unsealed = memfd(0)
         close.enter_context(mmap.mmap(unsealed, 4096))
@@ -80,7 +81,6 @@ def things() -> Iterator[Things]:
             "an unsealed memfd that is mapped": unsealed,
             "a memfd that may shrink": memfd(F_SEAL_GROW | F_SEAL_WRITE),
             "a memfd that may grow": memfd(F_SEAL_SHRINK | F_SEAL_WRITE),
-            "the reading end of a pipe": reader,
             "/dev/zero": own(os.open("/dev/zero", os.O_RDONLY)),
             "/dev/null": own(os.open("/dev/null", os.O_RDWR)),
             "a name of a file (O_PATH)": own(os.open(file.name, os.O_PATH)),
