@@ -319,6 +319,12 @@ async def request(world: World) -> None:
         await world.browser.request.servers.close()
 
 
+async def look_up(world: World) -> None:
+    """Without a page: a name that has addresses, and one that has none."""
+    for name in ("localhost", "none.invalid"):
+        await world.act(world.browser.look_up(name, named=False, timeout=TIMEOUT / 1000))
+
+
 async def _leave(ask: AsyncAPIRequestContext, url: str) -> None:
     async with ask.stream("GET", url, timeout=TIMEOUT):
         pass
@@ -359,6 +365,7 @@ STEPS: dict[str, Callable[[World], Awaitable[None]]] = {
     "talk": talk,
     "share": share,
     "request": request,
+    "look up": look_up,
     "close": close,
     "start and close": start_and_close,
     "lose": lose,

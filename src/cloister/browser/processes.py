@@ -91,9 +91,12 @@ class Processes:
         return child
 
     async def look_up(self, host: str, *, named: bool, timeout: float) -> tuple[str, ...]:
-        """The addresses of ``host``, as :class:`LookUp` says. Raises RequestFailed and :class:`ProcessError`."""
+        """The addresses of ``host``, as :class:`LookUp` says. Raises RequestFailed and :class:`ProcessLost`."""
         lookup = await self._lookup.get(_START_TIMEOUT)
-        found, _ = await lookup.admin.request(LookUp(host, named), timeout=timeout)
+        try:
+            found, _ = await lookup.admin.request(LookUp(host, named), timeout=timeout)
+        except ProcessError:
+            raise ProcessLost("the lookup_server has ended: try again") from None
         return found.addresses
 
     async def fork_request_server(
