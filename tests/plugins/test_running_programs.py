@@ -14,6 +14,7 @@ from cloister.plugins.invocation import Invocation
 from cloister.plugins.limits import Limits
 from cloister.plugins.plugin import Plugin
 from cloister.plugins.runtime import PluginRuntime
+from cloister.sandbox import Layer, machine
 
 CODE = """
 import host
@@ -104,7 +105,8 @@ def test_its_limits_are_the_plugins(runtime: PluginRuntime) -> None:
     plugin = runtime.load_source(CODE, "runner", grants={"sys:exec": [SHELL]}, limits=limits)
     with pytest.raises(PluginRaised, match="ResultLimit"):
         plugin.call("run", SHELL, "-c", "while :; do echo xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx; done")
-    assert plugin.call("run", SHELL, "-c", "/bin/echo a | cat") == [0, b"a\n", b""]
+    if Layer.PID_NAMESPACE in machine().available:
+        assert plugin.call("run", SHELL, "-c", "/bin/echo a | cat") == [0, b"a\n", b""]
     runtime.unload("runner")
     plugin = runtime.load_source(CODE, "runner", grants={"sys:exec": [SHELL]})
     assert plugin.call("run", SHELL, "-c", "/bin/echo a | cat")[0] != 0

@@ -17,6 +17,7 @@ from cloister.plugins.programs import Programs
 from cloister.plugins.zygotes import Zygotes
 from cloister.process import ChildProcess
 from cloister.process.loop_thread import LoopThread
+from cloister.sandbox import Layer, machine
 
 PYTHON = "/usr/bin/python3"
 SHELL = "/bin/sh"
@@ -102,3 +103,10 @@ def world() -> Iterator[World]:
 def python() -> None:
     if not Path(PYTHON).is_file():
         pytest.skip(f"no {PYTHON}")
+
+
+@pytest.fixture
+def forks() -> None:
+    """Programs may start others."""
+    if Layer.PID_NAMESPACE not in machine().available:
+        pytest.skip("no pid namespace, without which nothing ends what a program started")

@@ -44,7 +44,8 @@ class PreloadOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     delete_paths: Paths = ()
     metadata_paths: Paths = ()
     starts_processes: bool = False
-    """Whether a program may start others, and threads."""
+    """Whether a program may start others."""
+    threads: bool = False
     stamp: Annotated[str, Meta(max_length=200)] = ""
     """Another one for other files under the same names: a branch has those that were there when it began."""
 

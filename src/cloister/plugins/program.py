@@ -30,6 +30,7 @@ def preload(programs: Iterable[str], held: Held, limits: Limits) -> PreloadOptio
         held.delete_paths,
         held.metadata_paths,
         starts_processes=bool(limits.processes),
+        threads=bool(limits.threads),
         stamp=" ".join(map(_stamp, files))[:200],
     )
 

@@ -33,14 +33,15 @@ def policy(preload: PreloadOptions) -> Policy:
             *(("write_files",) if files.write else ()),
             *(("delete_files",) if files.delete else ()),
             *(("rename_files",) if files.write and files.delete else ()),
-            *(("threads", "processes") if starts else ()),
+            *(("threads",) if preload.threads else ()),
+            *(("processes",) if starts else ()),
             *(("signals",) if starts and is_scoped else ()),
         ),
         read_paths=_SYSTEM_FILES,
         files=files,
         programs=Programs((*SYSTEM, *preload.programs), _DEVICES),
         denies_quietly=True,
-        limits=Limits(processes=_PROCESSES if starts else 0),
+        limits=Limits(processes=_PROCESSES if starts or preload.threads else 0),
         requires=REQUIRED - {Layer.NOT_DUMPABLE},
     )
 
