@@ -18,10 +18,12 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import asdict
+from pathlib import Path
 
 from cloister import Limits, PluginPool, PluginRuntime, SharedBuffer, isolated
 from processes import pss
@@ -104,6 +106,43 @@ def start_rows(bench: Bench, runtime: PluginRuntime) -> list[Row]:
         time.sleep(0.02)
     found = statistics.median(took)
     return [Row("a plugin started, until it can be called", "ms", found, None, found, "≤ 10 ms", found <= 10)]
+
+
+SHELL = """#!/bin/sh
+while read -r line; do echo '{"type": "result", "value": 1}'; done
+"""
+MANIFEST = """name = "shell"
+version = "1.0.0"
+api-version = "1.0"
+source = "program"
+language = "executable"
+exports = ["f"]
+"""
+RUNNER = "import host\ndef f(): return host.run('/bin/true')['returncode']\n"
+
+
+def program_rows(bench: Bench, runtime: PluginRuntime) -> list[Row]:
+    """A plugin that is a shell script: both of its processes until it can be called, and a call. And ``host.run()``: a
+    program from the call of the plugin that runs it until its answer is there."""
+    with tempfile.TemporaryDirectory() as folder:
+        program, manifest = Path(folder, "program"), Path(folder, "plugin.toml")
+        program.write_text(SHELL)
+        program.chmod(0o755)
+        manifest.write_text(MANIFEST)
+        plugin = runtime.load(manifest)
+        starts = [milliseconds(plugin.restart) for _ in bench.times(30, 5)]
+        calls = [milliseconds(lambda: plugin.call("f")) for _ in bench.times(500, 50)]
+        runtime.unload("shell")
+    runner = runtime.load_source(RUNNER, "runner", grants={"sys:exec": ["/bin/true"]})
+    runner.call("f")
+    runs = [milliseconds(lambda: runner.call("f")) for _ in bench.times(30, 5)]
+    runtime.unload("runner")
+    started, called, ran = map(statistics.median, (starts, calls, runs))
+    return [
+        Row("a plugin that is a program started", "ms", started, None, None, "", None),
+        Row("a call of it and its answer", "µs", called * 1000, None, None, "", None),
+        Row("host.run() of a program that does nothing", "ms", ran, None, None, "", None),
+    ]
 
 
 def isolated_rows(bench: Bench) -> list[Row]:
@@ -210,6 +249,7 @@ def main() -> int:
                 *call_rows(bench, runtime, one),
                 *pool_rows(bench, pool, two),
                 *start_rows(bench, runtime),
+                *program_rows(bench, runtime),
                 *isolated_rows(bench),
                 *array_rows(bench, runtime),
                 *rows,
