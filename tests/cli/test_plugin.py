@@ -120,7 +120,8 @@ def test_check_says_what_it_is_and_what_it_asks_for(
     assert (code, err) == (0, "")
     assert out.splitlines()[0] == f"tried 1.0.0: python, plugin.py of {len(CODE)} bytes"
     assert "Tries ?[2J things\n" in out
-    assert "asks for  fs:read /srv/data\n          read the files and folders that are listed" in out
+    assert "asks for  fs:read /srv/data\n          to read the files and folders that are listed\n" in out
+    assert "          what holds it: Landlock, and a file tree that holds nothing else\n" in out
     assert "limit     memory 52428800\n" in out
     assert out.endswith("It is in order.\nWhat it asks for is granted with --grant fs:read=/srv/data\n")
 
@@ -156,6 +157,19 @@ def test_a_source_that_is_not_there_is_told(tmp_path: Path, capsys: pytest.Captu
         code, out, err = cloister(capsys, *command, tmp_path, *more)
         assert code == 1
         assert "No such file or directory" in (out if "--json" in command else err)
+
+
+def test_check_says_what_could_never_be_granted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = '[capabilities]\n"net:request" = ["https://example.org/"]\n"net:dns" = ["*"]\n'
+    code, out, _ = cloister(capsys, "check", plugin(tmp_path, more=asked))
+    assert code == 0
+    assert "it cannot be granted here: net:request: 'https://example.org/' is not HOST" in out
+    assert out.endswith("What it asks for is granted with --grant 'net:dns=*'\n")
+    relative = '[capabilities]\n"fs:read" = ["data"]\n'
+    code, out, err = cloister(capsys, "check", plugin(tmp_path, more=relative))
+    assert code == 1
+    assert "it cannot be granted here: fs:read: 'data' is not an absolute path\n" in out
+    assert "fs:read: 'data' is not an absolute path" in err
 
 
 def test_check_for_scripts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

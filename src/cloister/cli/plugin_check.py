@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from cloister.errors import CloisterError, ManifestError, PluginRaised, SandboxUnavailable, printable
-from cloister.plugins.capabilities import ABOUT
+from cloister.plugins.capabilities import ABOUT, resolve
 from cloister.plugins.manifest import Manifest, read
 from cloister.plugins.plugin import Plugin
 
@@ -34,8 +34,10 @@ def check(arguments: Namespace) -> int:
         _print(_about(manifest, (file.parent / manifest.source).stat().st_size))
         began = time.monotonic()
         with loaded(arguments, file) as (_, plugin):
-            _print(_loaded(plugin, time.monotonic() - began))
-    return codes[0] if codes == [USAGE] else FAILED if codes else 0
+            _print(_loaded(plugin, manifest, time.monotonic() - began))
+    if codes == [USAGE] and arguments.grant:  # else it is the manifest that asks for what cannot be
+        return USAGE
+    return FAILED if codes else 0
 
 
 def _print(lines: Iterator[str]) -> None:
@@ -50,7 +52,11 @@ def _about(manifest: Manifest, size: int) -> Iterator[str]:
     yield f"exports   {', '.join(manifest.exports)}"
     for name, about in manifest.capabilities.items():
         yield f"asks for  {name} {printable(', '.join(about), 500)}".rstrip()
-        yield f"          {ABOUT[name]}"
+        does, held = ABOUT[name]
+        yield f"          to {does}"
+        yield f"          what holds it: {held}"
+        if refused := _refused(manifest, name):
+            yield f"          it cannot be granted here: {refused}"
     if not manifest.capabilities:
         yield "asks for  nothing but to compute"
     for name, versions in manifest.dependencies.items():
@@ -59,19 +65,29 @@ def _about(manifest: Manifest, size: int) -> Iterator[str]:
         yield f"limit     {name} {value}"
 
 
-def _loaded(plugin: Plugin, seconds: float) -> Iterator[str]:
+def _loaded(plugin: Plugin, manifest: Manifest, seconds: float) -> Iterator[str]:
     report = plugin.report
     missing = f"; this machine has no {', '.join(report.missing)}" if report.missing else ""
     yield f"starts    in {seconds * 1000:.0f} ms with its zygote, held by {len(report.layers)} layers{missing}"
     yield "It is in order."
-    if options := [*_grants(plugin.manifest)]:
+    if options := [*_grants(manifest)]:
         yield f"What it asks for is granted with {' '.join(options)}"
 
 
-def _grants(manifest: Manifest | None) -> Iterator[str]:
-    for name, values in manifest.capabilities.items() if manifest is not None else ():
-        for value in values or [""]:
+def _grants(manifest: Manifest) -> Iterator[str]:
+    for name, values in manifest.capabilities.items():
+        for value in values or [""] if _refused(manifest, name) is None else ():
             yield "--grant " + shlex.quote(printable(f"{name}={value}" if value else name, 300))
+
+
+def _refused(manifest: Manifest, capability: str) -> str | None:
+    """Why what it asks for could not be granted on this machine, if it could not."""
+    asked = {capability: manifest.capabilities[capability]}
+    try:
+        resolve(manifest.name, asked, asked)
+    except CloisterError as error:
+        return printable(str(error), 500)
+    return None
 
 
 def _limits(manifest: Manifest) -> dict[str, Any]:
@@ -85,6 +101,7 @@ def _as_json(arguments: Namespace, file: Path) -> int:
         manifest = read(file)
         told = {"name": manifest.name, "version": manifest.version, "language": manifest.language}
         told |= {"exports": manifest.exports, "capabilities": manifest.capabilities}
+        told |= {"refused": {name: _refused(manifest, name) for name in manifest.capabilities}}
         told |= {"dependencies": manifest.dependencies, "limits": _limits(manifest)}
         with loaded(arguments, file) as (_, plugin):
             told |= {"layers": plugin.report.layers, "missing": plugin.report.missing}

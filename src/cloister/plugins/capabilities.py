@@ -23,22 +23,49 @@ T = TypeVar("T", str, PurePosixPath)
 _MOST_PATHS: Final = 256
 _LONGEST_PATH: Final = 4095  # bytes: PATH_MAX without its NUL
 
-ABOUT: Final[Mapping[str, str]] = {
-    "fs:read": "read the files and folders that are listed: Landlock, and a file tree that holds nothing else",
-    "fs:write": "make and write files and folders in those that are listed",
-    "fs:delete": "delete what is in the folders that are listed; with fs:write, rename it",
-    "fs:metadata": "learn names, sizes and times of what is in the folders that are listed, without reading it",
-    "net:request": "request from the hosts that are listed",
-    "net:dns": "look up names",
-    "net:listen": "listen for connections",
-    "sys:env": "know the variables of the host's environment that are listed: the rest was never in its memory",
-    "sys:exec": "run the programs that are listed",
-    "sys:time": "have a clock that goes on during a call: the kernel holds nobody to that",
-    "plugin:call": "call the functions of the plugins that are listed",
-    "plugin:message": "send messages to the plugins that are listed",
-    "shm": "write into a SharedBuffer that its host passed to it",
+ABOUT: Final[Mapping[str, tuple[str, str]]] = {
+    "fs:read": (
+        "read the files and folders that are listed",
+        "Landlock, and a file tree that holds nothing else",
+    ),
+    "fs:write": (
+        "make and write files and folders in those that are listed",
+        "Landlock, the file tree, and the filter of system calls",
+    ),
+    "fs:delete": (
+        "delete what is in the folders that are listed; with fs:write, rename it",
+        "Landlock, the file tree, and the filter of system calls",
+    ),
+    "fs:metadata": (
+        "learn names, sizes and times of what is in the folders that are listed, without reading it",
+        "Landlock for names, the file tree for the rest",
+    ),
+    "net:request": (
+        "request from the hosts that are listed",
+        "it has no socket: the host asks, and the process that connects judges the address",
+    ),
+    "net:dns": ("look up names", "it has no socket: the host asks"),
+    "net:listen": (
+        "listen for connections at the addresses that are listed",
+        "it is handed sockets that listen, and the filter lets it make, bind or connect none",
+    ),
+    "sys:env": (
+        "know the variables of the host's environment that are listed",
+        "the rest was never in its memory",
+    ),
+    "sys:exec": (
+        "run the programs that are listed",
+        "the filter: the host has each run in a sandboxed process of its own",
+    ),
+    "sys:time": ("have a clock that goes on during a call", "nothing: the kernel tells everybody the time"),
+    "plugin:call": ("call the functions of the plugins that are listed", "it has no channel but to the host"),
+    "plugin:message": ("send messages to the plugins that are listed", "it has no channel but to the host"),
+    "shm": (
+        "write into a SharedBuffer that its host passed to it",
+        "the descriptor: read-only for everybody else, and its size is sealed",
+    ),
 }
-"""Every capability, and what it is for."""
+"""Every capability: what it lets a plugin do, and what holds each to what it was granted."""
 
 
 class Held(msgspec.Struct, frozen=True):
