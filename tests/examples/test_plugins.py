@@ -49,7 +49,8 @@ def script(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.parametrize(
-    ("name", "modules"), [("csv-cleaner", []), ("thumbnailer", [f"--module=PIL.{name}" for name in PILLOW])]
+    ("name", "modules"),
+    [("csv-cleaner", []), ("markdown", []), ("thumbnailer", [f"--module=PIL.{name}" for name in PILLOW])],
 )
 def test_its_own_tests_pass(name: str, modules: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plugin", "test", *modules, str(EXAMPLES / "plugins" / name)]) == 0, capsys.readouterr()
@@ -67,6 +68,17 @@ def test_a_csv_file_is_cleaned_and_none_overwritten(script: Script, tmp_path: Pa
     again = script("clean_csv.py", source, target)
     assert (again.code, again.out) == (1, "")
     assert "File exists" in again.err
+
+
+def test_a_page_is_made_of_markdown(script: Script, tmp_path: Path) -> None:
+    source, target = tmp_path / "in.md", tmp_path / "out.html"
+    source.write_text("# Salut, *Zoë*\n\n<script>alert(1)</script>\n", encoding="utf-8")
+    done = script("markdown_to_html.py", source, target, "--title", "a & b")
+    assert (done.returncode, done.stderr) == (0, "")
+    html = target.read_text(encoding="utf-8")
+    assert "<h1>Salut, <em>Zoë</em></h1>" in html
+    assert "<title>a &amp; b</title>" in html
+    assert "<script" not in html
 
 
 def bomb() -> bytes:

@@ -24,6 +24,7 @@ from cloister.interfaces.plugin_host import (
     CallHost,
     CloseStream,
     HostReturned,
+    Language,
     Load,
     LoadFunction,
     LoadProgram,
@@ -39,6 +40,7 @@ from cloister.sandbox.kernel import libc
 
 from . import output
 from .clock import FrozenClock
+from .engine import Engine, made
 from .execution import Finished, Plugin, Streaming, raised
 from .host_module import Denied, HostFunctionError, install
 from .json_lines import Program
@@ -62,6 +64,7 @@ class Conversation:
         refusal: str = "",
         clock: FrozenClock | None = None,
         listening: Mapping[str, socket.socket] | None = None,
+        language: Language = Language.PYTHON,
     ) -> None:
         """``refusal``: why nothing is to be loaded. ``clock`` is moved with each thing that the host asks.
         ``listening`` are sockets by their addresses."""
@@ -73,9 +76,11 @@ class Conversation:
         self._codec = codec(PLUGIN, "server")
         self._asked = 0
         self._thread = threading.get_ident()
-        self._plugin: Plugin | Program = Plugin()
         self._printer = output.capture(self._tell)
-        install(self._ask_host, listening)
+        host = install(self._ask_host, listening)
+        self._plugin: Engine | Program = made(
+            language, lambda name, arguments: getattr(host, name)(*arguments), options
+        )
 
     def serve(self) -> None:
         poll = select.poll()
@@ -147,6 +152,8 @@ class Conversation:
             raise BadMessage("source came for a program")
         if isinstance(message, Load):
             return self._plugin.load(message.name, _bytes(message.body, fds))
+        if not isinstance(self._plugin, Plugin):
+            raise BadMessage("a function in Python came for a plugin in another language")
         bundle = values.unpack(_bytes(message.body, fds), fds, trusted=True)
         return self._plugin.load_function(message.name, bundle)
 

@@ -14,7 +14,7 @@ from cloister.interfaces.plugin_host import Outcome, Raised
 
 from .functions import rebuild
 
-__all__ = ["Finished", "Plugin", "Streaming", "raised"]
+__all__ = ["Finished", "Plugin", "Streaming", "Told", "fit", "raised"]
 
 _MOST_STREAMS: Final = 64
 
@@ -32,8 +32,16 @@ class Streaming(NamedTuple):
     number: int
 
 
+class Told(Exception):
+    """What another engine raised, as that tells it."""
+
+    def __init__(self, raised: Raised) -> None:
+        super().__init__(raised.message)
+        self.raised = raised
+
+
 class Plugin:
-    """What is loaded now."""
+    """What is loaded now: the engine of plugins in Python."""
 
     def __init__(self) -> None:
         self._functions: dict[str, Any] = {}
@@ -100,6 +108,8 @@ def _exports(module: ModuleType) -> Iterator[str]:
 
 def raised(error: BaseException) -> Raised:
     """The exception as text, from the plugin's own first line on."""
+    if isinstance(error, Told):
+        return error.raised
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     try:
@@ -111,7 +121,7 @@ def raised(error: BaseException) -> Raised:
         shown = "".join(traceback.format_exception(error))
     except BaseException:
         shown = ""
-    return Raised(_fit(name, 200), _fit(message, 4000), _fit(shown, 32_000))
+    return Raised(fit(name, 200), fit(message, 4000), fit(shown, 32_000))
 
 
 def _from_plugin(error: BaseException) -> Any:
@@ -124,6 +134,7 @@ def _from_plugin(error: BaseException) -> Any:
     return trace
 
 
-def _fit(text: str, most: int) -> str:
+def fit(text: str, most: int) -> str:
+    """At most ``most`` characters, each of which can be encoded: the beginning and the end."""
     text = text.encode("utf-8", "replace").decode()
     return text if len(text) <= most else text[: most // 2 - 1] + "…" + text[-(most // 2 - 1) :]

@@ -78,6 +78,7 @@ class _Host(ModuleType):
 
 def install(
     call: Callable[[str, list[Any]], Any], listening: Mapping[str, socket.socket] | None = None
-) -> None:
-    """``call(name, arguments)`` asks the host. ``listening`` are sockets by their addresses."""
-    sys.modules["host"] = _Host(call, listening or {})
+) -> ModuleType:
+    """``call(name, arguments)`` asks the host. ``listening`` are sockets by their addresses. What was installed."""
+    sys.modules["host"] = made = _Host(call, listening or {})
+    return made

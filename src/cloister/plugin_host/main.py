@@ -9,13 +9,13 @@ from pathlib import Path
 import msgspec
 
 from cloister.interfaces.control import CONTROL, Ready
-from cloister.interfaces.plugin_host import PLUGIN, Options, PreloadOptions, Raised
+from cloister.interfaces.plugin_host import PLUGIN, Language, Options, PreloadOptions, Raised
 from cloister.ipc import Channel
 from cloister.ipc.codec import Packet, codec
 from cloister.ipc.start import Start
 from cloister.sandbox import enter
 
-from . import library
+from . import engine, library
 from .clock import FrozenClock
 from .conversation import Conversation
 from .sandbox import POLICY as _DEFAULT
@@ -27,14 +27,17 @@ POLICY = _DEFAULT
 """Once preloaded, that of what this branch forks."""
 
 _used = (0, 0)
+_language = Language.PYTHON
 _MIB = 1024 * 1024
 
 
 def preload(options: bytes) -> None:
     """Import what cannot be imported after lock-down. ``options`` are none, or the msgpack of PreloadOptions."""
-    global POLICY, _used  # noqa: PLW0603 - a branch is of one kind for good
+    global POLICY, _language, _used  # noqa: PLW0603 - a branch is of one kind for good
     wanted = msgspec.msgpack.decode(options, type=PreloadOptions) if options else PreloadOptions()
     library.import_all(wanted.modules)
+    _language = wanted.language
+    engine.preload(_language)
     POLICY = policy(wanted, library.folders_of(wanted.modules))
     library.Finder.of(library.paths()).install()
     codec(PLUGIN, "server")
@@ -56,7 +59,15 @@ def main(start: Start) -> None:
     clock = None if options.knows_time else FrozenClock()
     work, *sockets = start.channels
     listening = _listening(options, sockets)
-    Conversation(start.control, work, options, refusal=refusal, clock=clock, listening=listening).serve()
+    Conversation(
+        start.control,
+        work,
+        options,
+        refusal=refusal,
+        clock=clock,
+        listening=listening,
+        language=_language,
+    ).serve()
 
 
 def _listening(options: Options, channels: list[Channel]) -> dict[str, socket.socket]:

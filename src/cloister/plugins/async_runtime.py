@@ -87,19 +87,26 @@ class AsyncPluginRuntime:
 
     async def load_source(
         self,
-        code: str,
+        code: str | bytes,
         name: str,
         *,
         grants: Grants | None = None,
         limits: Limits | None = None,
         functions: HostFunctions | None = None,
         profile: Profile | str | None = None,
+        language: str = "python",
     ) -> Plugin:
         """As :meth:`PluginRuntime.load_source`."""
         runtime = self._started
         return await self._run(
             lambda: runtime.load_source(
-                code, name, grants=grants, limits=limits, functions=functions, profile=profile
+                code,
+                name,
+                grants=grants,
+                limits=limits,
+                functions=functions,
+                profile=profile,
+                language=language,
             )
         )
 

@@ -121,7 +121,7 @@ class Spec:
         if self.program is not None:  # which was granted what its plugin_host does not need
             return PreloadOptions(self.modules)
         return PreloadOptions(
-            self.modules,
+            self.modules if self.language is Language.PYTHON else (),
             self.held.read_paths,
             bool(self.limits.threads),
             bool(self.held.listen),

@@ -21,6 +21,7 @@ from .broker import RESERVED, Broker, Services
 from .capabilities import check_program, resolve
 from .events import EventName, Events, PluginEvent
 from .host_process import HostFunctions
+from .languages import check_installed
 from .limits import Limits
 from .namespaces import check_capabilities
 from .network import Network
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["PluginRuntime"]
 
 Grants = Mapping[str, Iterable[str]]
-LANGUAGES: Final = (Language.PYTHON, Language.EXECUTABLE)
+LANGUAGES: Final = (Language.PYTHON, Language.JAVASCRIPT, Language.EXECUTABLE)
 """Those that this version runs."""
 
 
@@ -121,6 +122,7 @@ class PluginRuntime:
         read = manifests.read(path)
         if read.language not in LANGUAGES:
             raise PluginError(f"{read.name} is in {read.language}: this version runs {', '.join(LANGUAGES)}")
+        check_installed(read.language)
         is_program = read.language is Language.EXECUTABLE
         program = manifests.find_program(read, path.parent) if is_program else None
         source = b"" if is_program else manifests.read_source(read, path.parent)
@@ -148,25 +150,30 @@ class PluginRuntime:
 
     def load_source(
         self,
-        code: str,
+        code: str | bytes,
         name: str,
         *,
         grants: Grants | None = None,
         limits: Limits | None = None,
         functions: HostFunctions | None = None,
         profile: Profile | str | None = None,
+        language: str = Language.PYTHON,
     ) -> Plugin:
-        """Load a plugin from its source. It exports its public functions, or what its ``__all__`` names.
+        """Load a plugin from its source. It exports its public functions, or what its ``__all__`` names. In another
+        ``language`` ("javascript") it exports what that calls so.
 
         Raises as :meth:`load`.
         """
+        written_in = _language(language)
+        check_installed(written_in)
         if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", name):
             raise InvalidArgument(f"{name!r} is no name for a plugin: small letters, digits and hyphens")
         chosen = profiles.find(profile)
         return self._load(
             Spec(
                 name,
-                code.encode(),
+                code.encode() if isinstance(code, str) else code,
+                language=written_in,
                 limits=self._limited(chosen, limits),
                 held=resolve(name, None, chosen.with_grants(grants)),
                 modules=self._modules,
@@ -240,6 +247,13 @@ class PluginRuntime:
             self.unload(plugin.name)
             raise
         return plugin
+
+
+def _language(name: str) -> Language:
+    sources = [each.value for each in LANGUAGES if each is not Language.EXECUTABLE]
+    if name not in sources:
+        raise InvalidArgument(f"language is {name!r}: a source is in one of {', '.join(sources)}")
+    return Language(name)
 
 
 def _checked(functions: HostFunctions | None) -> HostFunctions:
