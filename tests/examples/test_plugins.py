@@ -74,7 +74,7 @@ def test_a_page_is_made_of_markdown(script: Script, tmp_path: Path) -> None:
     source, target = tmp_path / "in.md", tmp_path / "out.html"
     source.write_text("# Salut, *Zoë*\n\n<script>alert(1)</script>\n", encoding="utf-8")
     done = script("markdown_to_html.py", source, target, "--title", "a & b")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.code, done.err) == (0, "")
     html = target.read_text(encoding="utf-8")
     assert "<h1>Salut, <em>Zoë</em></h1>" in html
     assert "<title>a &amp; b</title>" in html
