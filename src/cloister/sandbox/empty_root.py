@@ -1,4 +1,4 @@
-"""A file tree with nothing in it but what a policy lists, read-only."""
+"""A file tree with nothing in it but what a policy lists, read-only unless that says more."""
 
 from __future__ import annotations
 

@@ -48,10 +48,16 @@ ABOUT: Final[dict[Layer, tuple[str, str]]] = {
     Layer.IPC_NAMESPACE: ("3.0", "it shares no System V or POSIX queue, semaphore or segment"),
     Layer.UTS_NAMESPACE: ("3.0", "it does not see the machine's name"),
     Layer.MOUNT_NAMESPACE: ("3.8", "its file tree is its own"),
-    Layer.EMPTY_ROOT: ("3.8", "its file tree holds nothing but what its policy lists, read-only"),
+    Layer.EMPTY_ROOT: (
+        "3.8",
+        "its file tree holds nothing but what its policy lists, read-only unless that says more",
+    ),
     Layer.UNPRIVILEGED_USER: ("2.6", "it is not root; from root it became nobody"),
-    Layer.CAPABILITIES: ("2.6.25", "every capability is gone, and cannot come back"),
-    Layer.LANDLOCK: ("5.13", "it opens no file but for reading what its policy lists"),
+    Layer.CAPABILITIES: (
+        "2.6.25",
+        "every capability is gone but those that its policy keeps, and cannot come back",
+    ),
+    Layer.LANDLOCK: ("5.13", "it opens no file but what its policy lists, and does with it what that says"),
     Layer.LANDLOCK_NETWORK: (
         "6.7",
         "it binds no TCP port, and connects none unless its policy says so; from 7.2 on, no UDP port either",
