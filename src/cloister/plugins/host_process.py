@@ -25,6 +25,7 @@ from ..errors import (
     ChannelClosed,
     CloisterError,
     CpuLimit,
+    DiskLimit,
     HostError,
     MemoryLimit,
     NotSendable,
@@ -175,6 +176,8 @@ class HostProcess:
         except CloisterError as error:
             if not isinstance(error, OutOfDescriptors):
                 self.kill(ends.Killed(str(error)[:400], quiet=True))
+            if isinstance(error, DiskLimit):
+                self._ended.wait(_END_TIMEOUT)  # whoever tidies up now shall find that nothing is added
             raise
         except BaseException:  # Ctrl-C: nobody will take the answer
             self.kill(ends.Killed("nobody waits for its answer any more", quiet=True))
