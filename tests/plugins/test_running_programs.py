@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from pathlib import Path
@@ -142,6 +143,21 @@ def test_a_program_of_ones_own_is_run(runtime: PluginRuntime, tmp_path: Path) ->
     (tmp_path / "text").chmod(0o644)
     with pytest.raises(CapabilityRefused, match="no program"):
         runtime.load_source("", "other", grants={"sys:exec": [str(tmp_path / "text")]})
+
+
+def test_a_program_that_changes_all_the_time_takes_one_zygote(runtime: PluginRuntime, tmp_path: Path) -> None:
+    tool = tmp_path / "tool"
+    tool.write_text("#!/bin/sh\necho first\n")
+    tool.chmod(0o755)
+    plugin = runtime.load_source(CODE, "runner", grants={"sys:exec": [str(tool)]})
+    plugin.call("run", str(tool))
+    before = len(runtime.pids)
+    for n in range(3):
+        os.utime(tool, (n, n))
+        assert plugin.call("run", str(tool)) == [0, b"first\n", b""]
+    assert len(runtime.pids) <= before
+    runtime.unload("runner")
+    assert len(runtime.pids) < before - 1  # its zygote goes with it
 
 
 def test_what_is_both_declared_and_granted_is_run(runtime: PluginRuntime, tmp_path: Path) -> None:

@@ -66,13 +66,13 @@ class World:
         process: ChildProcess = self.thread.run(
             program.run(
                 self.zygotes,
+                program.preload([real], Held(), (limits or Limits()).filled()),
                 real,
                 [each.encode() for each in arguments],
-                theirs,
+                pipes=theirs,
                 name=path,
                 held=Held(),
                 limits=(limits or Limits()).filled(),
-                programs=[real],
             )
         )
         return process, mine.release()

@@ -113,7 +113,10 @@ class Spec:
     @functools.cached_property
     def program_preload(self) -> ProgramPreload | None:
         """The file tree of the program that it is, or of those that it may run."""
-        runs = [real for _, real in self.held.programs] if self.program is None else [self.program]
+        if self.program is not None:
+            stamp = program.stamp_of(self.program)
+            return program.preload([self.program], self.held, self.limits, stamp=stamp)
+        runs = [real for _, real in self.held.programs]
         return program.preload(runs, self.held, self.limits) if runs else None
 
     @property
@@ -365,8 +368,8 @@ class Plugin:
     async def _fork(self) -> HostProcess:
         spec = self.spec
         running, asks = None, spec.broker is not None and spec.program is None
-        if spec.program is not None:
-            running = await program.start(self._zygotes, spec.program, spec.held, spec.limits)
+        if spec.program is not None and (tree := spec.program_preload) is not None:
+            running = await program.start(self._zygotes, tree, spec.program, spec.held, spec.limits)
             running.process.site = self.name
         listening = spec.broker.listeners.ready(spec.held.listen) if spec.broker is not None and asks else []
         options = msgspec.structs.replace(

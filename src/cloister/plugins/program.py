@@ -15,12 +15,12 @@ from .capabilities import Held
 from .limits import Limits
 from .zygotes import Zygotes
 
-__all__ = ["Running", "pipes", "preload", "run", "start"]
+__all__ = ["Running", "pipes", "preload", "run", "stamp_of", "start"]
 
 _ENVIRONMENT: Final = (("PATH", "/usr/local/bin:/usr/bin:/bin"), ("LANG", "C.UTF-8"), ("HOME", "/"))
 
 
-def preload(programs: Iterable[str], held: Held, limits: Limits) -> PreloadOptions:
+def preload(programs: Iterable[str], held: Held, limits: Limits, *, stamp: str = "") -> PreloadOptions:
     """The file tree of ``programs``, each an absolute path without symlinks. The system's are in every one."""
     files = tuple(path for path in programs if not any(map(PurePosixPath(path).is_relative_to, SYSTEM)))
     return PreloadOptions(
@@ -31,11 +31,13 @@ def preload(programs: Iterable[str], held: Held, limits: Limits) -> PreloadOptio
         held.metadata_paths,
         starts_processes=bool(limits.processes),
         threads=bool(limits.threads),
-        stamp=" ".join(map(_stamp, files))[:200],
+        stamp=stamp,
     )
 
 
-def _stamp(path: str) -> str:
+def stamp_of(path: str) -> str:
+    """Another one once the file at ``path`` is another. For who looks once: a plugin may write it, and each tree takes
+    a zygote."""
     try:
         found = Path(path).stat()
     except OSError:  # the kernel will say so when it is run
@@ -45,16 +47,16 @@ def _stamp(path: str) -> str:
 
 async def run(
     zygotes: Zygotes,
+    tree: PreloadOptions,
     path: str,
     arguments: Iterable[bytes],
-    pipes: Descriptors,
     *,
+    pipes: Descriptors,
     name: str,
     held: Held,
     limits: Limits,
-    programs: Iterable[str],
 ) -> ChildProcess:
-    """Run ``path``, one of ``programs``, under ``name`` and with ``pipes``, which are closed.
+    """Run ``path``, which is in ``tree``, under ``name`` and with ``pipes``, which are closed.
 
     Raises as :meth:`Zygotes.run`, and :class:`InvalidArgument` for arguments that are too many or too long.
     """
@@ -72,7 +74,6 @@ async def run(
             f"{len(given)} arguments of {size} bytes with its environment: {MAX_ARGUMENTS} and {MAX_COMMAND} at most"
         )
     options = Options(limits.bytes_of("memory"), limits.open_files or 0, limits.bytes_of("file_size"))
-    tree = preload(programs, held, limits)
     return await zygotes.run(tree, options, Run(path, name, given, environment), pipes, limits)
 
 
@@ -88,12 +89,15 @@ class Running:
         await self.process.end()
 
 
-async def start(zygotes: Zygotes, path: str, held: Held, limits: Limits) -> Running:
+async def start(zygotes: Zygotes, tree: PreloadOptions, path: str, held: Held, limits: Limits) -> Running:
     """Run the program that is a plugin. Raises as :func:`run`."""
     theirs, mine = pipes()
-    return Running(
-        await run(zygotes, path, (), theirs, name=path, held=held, limits=limits, programs=[path]), mine
-    )
+    try:
+        process = await run(zygotes, tree, path, (), pipes=theirs, name=path, held=held, limits=limits)
+    except BaseException:
+        mine.close()
+        raise
+    return Running(process, mine)
 
 
 def pipes() -> tuple[Descriptors, Descriptors]:

@@ -66,13 +66,13 @@ class Programs:
             process = self._in_loop(
                 program.run(
                     self._zygotes,
+                    program.preload([real for _, real in held.programs], held, limits),
                     path,
                     checked,
-                    theirs,
+                    pipes=theirs,
                     name=name,
                     held=held,
                     limits=limits,
-                    programs=[real for _, real in held.programs],
                 )
             )
             return _Talk(process, mine, data, limits).until(deadline, wanted)
