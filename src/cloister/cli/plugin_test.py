@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator
@@ -63,7 +64,8 @@ def _suite(runtime: PluginRuntime, plugin: Plugin, manifest: Manifest, folder: P
         name: runtime.plugin(dataclasses.replace(plugin.spec, code=source + code, manifest=None))
         for name, code in _beside(manifest, folder, "test*.js").items()
     }
-    return _ExportedSuite(joined, "exported functions test* in files test*.js beside the source")
+    where = "exported functions test* in files test*.js beside the source"
+    return _ExportedSuite(joined, where, source.count(b"\n"))
 
 
 def _all(suite: _Suite, only: str | None) -> int:
@@ -119,21 +121,47 @@ class _Suite(Protocol):
 class _ExportedSuite:
     """Functions that a source exports. What is tested and its tests are one source, the tests after the rest."""
 
-    def __init__(self, plugins: dict[str, Plugin], where: str) -> None:
+    def __init__(self, plugins: dict[str, Plugin], where: str, before: int = 0) -> None:
+        """``before``: lines in each before those of the file of tests."""
         self.where = where
         self._plugins = plugins
+        self._before = before
 
     def tests(self) -> list[Test]:
         found: list[Test] = []
         for file, plugin in self._plugins.items():
-            plugin.load()
+            try:
+                plugin.load()
+            except PluginRaised as error:
+                raise self._placed(error, file) from None
             found += [(file, name) for name in plugin.exports if name.startswith("test")]
         return found
 
     def run(self, test: Test) -> _Failure | None:
         plugin = self._plugins[test[0]]
         plugin.restart()
-        return _failure(lambda: plugin.call(test[1]))
+        return _failure(lambda: self._called(plugin, test))
+
+    def _called(self, plugin: Plugin, test: Test) -> _Failure | None:
+        try:
+            plugin.call(test[1])
+        except PluginRaised as raised:
+            error = self._placed(raised, test[0])
+            what = f"{error.type_name}: {error.message}"
+            at = re.search(rf"{re.escape(test[0])}:([0-9]{{1,7}})", error.traceback)
+            trace = error.traceback.removeprefix(what).lstrip("\n")  # it says that once more
+            return _Failure(what=what[:4000], line=int(at[1]) if at else 0, traceback=trace[:30_000])
+        return None
+
+    def _placed(self, error: PluginRaised, file: str) -> PluginRaised:
+        """With the places in ``file`` as its reader counts them."""
+
+        def place(found: re.Match[str]) -> str:
+            line = int(found[1]) - self._before
+            return f"{file}:{line}" if line > 0 and self._before else found[0]
+
+        trace = re.sub(rf"<plugin {re.escape(error.plugin)}>:([0-9]{{1,7}})", place, error.traceback)
+        return PluginRaised(error.plugin, error.type_name, error.message, trace)
 
 
 class _PythonSuite:
