@@ -393,6 +393,34 @@ def test_what_it_says_of_its_tests_is_judged(
     assert "\x1b" not in out + err
 
 
+JAVASCRIPT = """
+function helper() {}
+export function test_passes() { if (double(2) !== 4 || globalThis.kept) throw new Error(double(2)); }
+export function test_fails() { globalThis.kept = true; throw new TypeError("\x1b[2J it is not"); }
+export async function test_later() { await null; throw new Error("late"); }
+"""
+
+
+def test_tests_in_javascript_see_the_source_and_say_their_own_lines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plugin(tmp_path, "def double(n): ...")
+    manifest = (tmp_path / "plugin.toml").read_text()
+    (tmp_path / "plugin.toml").write_text(manifest.replace("plugin.py", "p.js").replace("python", "javascript"))
+    (tmp_path / "p.js").write_text("// a comment\n\nexport function double(n) { return 2 * n; }\n")
+    (tmp_path / "test_p.js").write_text(JAVASCRIPT)
+    code, out, err = cloister(capsys, "test", tmp_path)
+    assert (code, err) == (1, "")
+    said = out.splitlines()
+    assert "  test_p.js:4: TypeError: ?[2J it is not" in said
+    assert "  test_p.js:5: Error: late" in said
+    assert said[-1] == "1 passed, 2 failed"
+    (tmp_path / "test_p.js").write_text("\nnot a test")
+    code, _, err = cloister(capsys, "test", tmp_path)
+    assert code == 1
+    assert "test_p.js:2" in err
+
+
 def test_no_tests_are_no_success(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = cloister(capsys, "test", plugin(tmp_path))
     assert code == 1
