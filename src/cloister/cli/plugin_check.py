@@ -99,6 +99,7 @@ def _as_json(arguments: Namespace, file: Path) -> int:
     told: dict[str, object] = {}
     try:
         manifest = read(file)
+        (file.parent / manifest.source).stat()
         told = {"name": manifest.name, "version": manifest.version, "language": manifest.language}
         told |= {"exports": manifest.exports, "capabilities": manifest.capabilities}
         told |= {"refused": {name: _refused(manifest, name) for name in manifest.capabilities}}
