@@ -318,6 +318,18 @@ def test_an_interrupt_ends_it_and_all_its_processes(tmp_path: Path) -> None:
     assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
 
 
+def test_a_reader_that_goes_ends_it_quietly(tmp_path: Path) -> None:
+    endless = "def f():\n    while True: yield 'a line'\n"
+    command = [sys.executable, "-m", "cloister", "plugin", "run", str(plugin(tmp_path, endless)), "f"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        assert running.stderr is not None
+        assert running.stdout.readline() == "a line\n"
+        running.stdout.close()
+        assert running.wait(20) == 141
+        assert running.stderr.read() == ""
+
+
 # ── test ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 TESTS = """

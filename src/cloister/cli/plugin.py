@@ -30,13 +30,12 @@ from cloister.errors import (
 )
 from cloister.plugins.events import PluginEvent
 from cloister.plugins.limits import Limits
-from cloister.plugins.manifest import Manifest, read
 from cloister.plugins.plugin import Plugin
 from cloister.plugins.runtime import PluginRuntime
 
 from .failure import USAGE, CommandError
 
-__all__ = ["FAILED", "failures", "find", "grants", "indented", "limits", "loaded"]
+__all__ = ["FAILED", "failures", "find", "indented", "loaded"]
 
 FAILED, LIMIT, CRASHED = 1, 4, 5
 _MANIFESTS: Final = ("plugin.toml", "plugin.json")
@@ -53,7 +52,7 @@ def find(path: str) -> Path:
     raise CommandError(f"{printable(path, 200)}: {what}", USAGE)
 
 
-def grants(given: list[str]) -> dict[str, list[str]]:
+def _grants(given: list[str]) -> dict[str, list[str]]:
     """``fs:read=PATH``, from here on if it is relative, and ``sys:time`` for what has no value; the same again adds to
     it."""
     found: dict[str, list[str]] = {}
@@ -65,7 +64,7 @@ def grants(given: list[str]) -> dict[str, list[str]]:
     return found
 
 
-def limits(given: list[str], timeout: float | None) -> Limits:
+def _limits(given: list[str], timeout: float | None) -> Limits:
     """``memory=50MiB``. Raises CommandError for a name or a value that is none."""
     told: dict[str, str | float] = {} if timeout is None else {"timeout": timeout}
     for each in given:
@@ -82,7 +81,7 @@ def limits(given: list[str], timeout: float | None) -> Limits:
 @contextlib.contextmanager
 def loaded(arguments: Namespace, manifest: Path) -> Iterator[tuple[PluginRuntime, Plugin]]:
     """A runtime with the plugin, and before it those that it needs (``--with``). What they say meanwhile is shown."""
-    allowed = limits(arguments.limit, getattr(arguments, "timeout", None))
+    allowed = _limits(arguments.limit, getattr(arguments, "timeout", None))
     others = [find(path) for path in arguments.needed]
     with (
         _overheard(),
@@ -93,7 +92,9 @@ def loaded(arguments: Namespace, manifest: Path) -> Iterator[tuple[PluginRuntime
             runtime.load(other)
         yield (
             runtime,
-            runtime.load(manifest, grants=grants(arguments.grant), limits=allowed, profile=arguments.profile),
+            runtime.load(
+                manifest, grants=_grants(arguments.grant), limits=allowed, profile=arguments.profile
+            ),
         )
 
 
@@ -107,19 +108,19 @@ def failures() -> Iterator[list[int]]:
     codes: list[int] = []
     try:
         yield codes
-    except SandboxUnavailable:
+    except (SandboxUnavailable, BrokenPipeError):  # they have exit codes of their own
         raise
     except CloisterError as error:
         print(f"cloister: {printable(str(error), 1000)}", file=sys.stderr)
         if isinstance(error, PluginRaised):
             print(indented(error.traceback), end="", file=sys.stderr)
-        codes.append(code_of(error))
+        codes.append(_code_of(error))
     except OSError as error:  # a file of the plugin's
         print(f"cloister: {printable(str(error), 1000)}", file=sys.stderr)
         codes.append(FAILED)
 
 
-def code_of(error: CloisterError) -> int:
+def _code_of(error: CloisterError) -> int:
     """The exit code that tells what went wrong."""
     if isinstance(error, CapabilityRefused | InvalidArgument) and not isinstance(error, ManifestError):
         return USAGE
@@ -131,12 +132,6 @@ def code_of(error: CloisterError) -> int:
 def indented(text: str) -> str:
     """A plugin's own lines, so that none of them can pass for one of the command's."""
     return "".join(f"  {printable(line, 1000)}\n" for line in text.split("\n") if line.strip())
-
-
-def manifest_of(path: str) -> tuple[Path, Manifest]:
-    """Raises :class:`ManifestError`, and CommandError where there is none."""
-    file = find(path)
-    return file, read(file)
 
 
 @contextlib.contextmanager

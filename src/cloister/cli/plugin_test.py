@@ -16,13 +16,13 @@ from msgspec import Meta
 import cloister
 from cloister.errors import CloisterError, PluginError, PluginRaised, printable
 from cloister.interfaces.plugin_host import Language
-from cloister.plugins.manifest import Manifest, read_source
+from cloister.plugins.manifest import Manifest, read, read_source
 from cloister.plugins.plugin import Plugin
 from cloister.plugins.runtime import PluginRuntime
 
 from . import output
 from .failure import CommandError
-from .plugin import FAILED, failures, indented, loaded, manifest_of
+from .plugin import FAILED, failures, find, indented, loaded
 
 __all__ = ["test"]
 
@@ -47,7 +47,8 @@ class _Failure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 def test(arguments: Namespace) -> int:
     """Load the plugin, then run each of its tests; 1 unless there are some and all of them pass."""
     with failures() as codes:
-        file, manifest = manifest_of(arguments.path)
+        file = find(arguments.path)
+        manifest = read(file)
         with loaded(arguments, file) as (runtime, plugin):
             return _all(_suite(runtime, plugin, manifest, file.parent), arguments.only)
     return codes[0]
