@@ -150,20 +150,21 @@ def new(arguments: Namespace) -> int:
         _check_module(module)
     values, files = _files(language, name, module)
     folder: Path = arguments.path or Path(name)
+    shown = printable(str(folder), 200)
     try:
         folder.mkdir()
+        for file, text in {"plugin.toml": _MANIFEST, "README.md": _README, **files}.items():
+            data = text if isinstance(text, bytes) else _filled(text, values).encode()
+            (folder / file).write_bytes(data)
+            print(f"{shown}/{file}")
+        if language is Language.EXECUTABLE:
+            (folder / values["source"]).chmod(0o755)
     except FileExistsError:
-        raise CommandError(
-            f"{printable(str(folder), 200)}: is there already; nothing is overwritten", USAGE
-        ) from None
+        raise CommandError(f"{shown}: is there already; nothing is overwritten", USAGE) from None
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        raise CommandError(f"{printable(str(folder), 200)}: {error.strerror}", USAGE) from None
-    for file, text in {"plugin.toml": _MANIFEST, "README.md": _README, **files}.items():
-        data = text if isinstance(text, bytes) else _filled(text, values).encode()
-        (folder / file).write_bytes(data)
-        print(folder / file)
-    if language is Language.EXECUTABLE:
-        (folder / values["source"]).chmod(0o755)
+        raise CommandError(f"{shown}: {error.strerror}", USAGE) from None
     return 0
 
 
