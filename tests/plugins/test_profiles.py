@@ -126,7 +126,9 @@ def test_namespaces_that_were_given_up_are_the_hosts_and_the_rest_holds(
     plugin = runtime.load_source(CODE, "shares", profile=Profile("open", namespaces=shared))
     layers = {Layer(layer) for layer in plugin.report.layers}
     assert layers == here.available - (NAMESPACES - {Layer.USER_NAMESPACE}) - {Layer.EMPTY_ROOT}
-    assert plugin.report.missing == ()
+    assert {Layer(layer) for layer in plugin.report.missing} == (
+        set(Layer) - here.available - (NAMESPACES - {Layer.USER_NAMESPACE}) - {Layer.EMPTY_ROOT}
+    )
     if os.geteuid() == 0:  # nobody else may look
         for name in ("pid", "net", "mnt", "ipc", "uts"):
             assert same_namespace(plugin, name), name
