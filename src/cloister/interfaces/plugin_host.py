@@ -92,6 +92,8 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     file_size: ByteCount = 64 * 2**20
     result: ByteCount = 8 * 2**20
     environment: Annotated[tuple[tuple[Variable, Variable], ...], Meta(max_length=64)] = ()
+    fuel: Annotated[int, Meta(ge=0, le=2**62)] = 0
+    """Instructions of WebAssembly in one call; 0 is without limit."""
     knows_time: bool = False
     """Whether the clock goes on while it works on an answer."""
     listening: Annotated[tuple[tuple[Address, Address], ...], Meta(max_length=4)] = ()
@@ -110,6 +112,7 @@ class Outcome(enum.StrEnum):
     TOO_LARGE = "too_large"
     NO_MEMORY = "no_memory"
     NO_FUNCTION = "no_function"
+    NO_FUEL = "no_fuel"
     REFUSED = "refused"  # something that was granted is of no use to it
     BROKEN = "broken"  # a program does not keep to its protocol: what it says later cannot be relied on
 

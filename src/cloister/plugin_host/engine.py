@@ -15,7 +15,7 @@ __all__ = ["Engine", "Host", "made", "preload"]
 Host = Callable[[str, list[Any]], Any]
 """Calls a function of the module ``host`` by its name."""
 
-_MODULES: Final = {Language.JAVASCRIPT: "javascript"}
+_MODULES: Final = {Language.JAVASCRIPT: "javascript", Language.WASM: "wasm"}
 
 
 class Engine(Protocol):
@@ -48,4 +48,8 @@ def made(language: Language, host: Host, options: Options) -> Engine:
             from .javascript import JavaScript
 
             return JavaScript(host, options)
+        case Language.WASM:
+            from .wasm import WebAssembly
+
+            return WebAssembly(host, options)
     return Plugin()

@@ -6,18 +6,17 @@ The program is a stranger to this process, which is one to the host: every line 
 from __future__ import annotations
 
 import logging
-import math
 import os
 import select
 from typing import Any, Final
 
 import msgspec
 
-from cloister.errors import NotSendable
 from cloister.interfaces.plugin_host import Logged, Outcome, Raised
 
 from .execution import Finished
 from .output import Printer, Tell
+from .plain_json import check
 
 __all__ = ["Program"]
 
@@ -73,8 +72,8 @@ class Program:
         message: dict[str, Any] = {"type": "call", "function": function, "args": arguments}
         if named:
             message["kwargs"] = named
-        _check(arguments, "args")
-        _check(named, "named")
+        check(arguments, "args")
+        check(named, "named")
         self._take()
         if (unasked := self._next_answer()) is not None:
             told = unasked.value if isinstance(unasked.value, Raised) else Raised("BadMessage", "")
@@ -188,22 +187,3 @@ def _read(fd: int) -> bytes | None:
         return os.read(fd, _AT_ONCE)
     except BlockingIOError:
         return None
-
-
-def _check(value: Any, where: str) -> None:
-    """Raise :class:`NotSendable` for what JSON does not have. Values nest as deep as the host lets them."""
-    kind = type(value)
-    if kind is list:
-        for index, each in enumerate(value):
-            _check(each, f"{where}[{index}]")
-    elif kind is dict:
-        for key, each in value.items():
-            if type(key) is not str:
-                raise NotSendable(f"{where} has a key that is no str: a program gets JSON")
-            _check(each, f'{where}["{key[:80]}"]')
-    elif kind is float and not math.isfinite(value):
-        raise NotSendable(f"{where} is {value}: a program gets JSON, which has no such number")
-    elif kind is int and not -(2**63) <= value < 2**64:
-        raise NotSendable(f"{where} is an int of more than 64 bits: a program gets JSON")
-    elif kind not in (type(None), bool, int, float, str):
-        raise NotSendable(f"{where} is a {kind.__name__}: a program gets JSON, which has none")

@@ -319,6 +319,10 @@ class HostProcess:
                 return Answer(Outcome.VALUE, values.unpack(body, fds), 0)
             case Outcome.STREAM | Outcome.END:
                 return Answer(message.outcome, None, message.stream)
+            case Outcome.NO_FUEL:
+                raise CpuLimit(
+                    f"{self.name} used all the fuel of one call (fuel: {self._limits.fuel}), and its process was ended"
+                )
             case Outcome.NO_MEMORY:
                 raise MemoryLimit(
                     f"{self.name} needed more memory than it may have (memory: {self._limits.memory} bytes), and its "

@@ -28,6 +28,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_u
     """Of one call, by the clock on the wall."""
     cpu_time: float | None = None
     """Of one call, of processor time."""
+    fuel: int | None = None
+    """Instructions of one call, of a plugin in WebAssembly: the same on every machine. Others have none."""
     cpu_percent: float | None = None
     """Of one core, at all times."""
     threads: bool | None = None
@@ -57,6 +59,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_u
         for name in ("timeout", "cpu_time"):
             if (value := getattr(self, name)) is not None and not 0 < value < 1e6:
                 raise InvalidArgument(f"{name} is {value!r}: seconds, more than 0")
+        if self.fuel is not None and not 0 < self.fuel <= 2**62:
+            raise InvalidArgument(f"fuel is {self.fuel!r}: instructions, more than 0")
         for name in ("cpu_weight", "io_weight"):
             if (value := getattr(self, name)) is not None and not 1 <= value <= 10_000:
                 raise InvalidArgument(f"{name} is {value!r}: 1 to 10000; 100 is what every program has")

@@ -144,6 +144,7 @@ class Spec:
             file_size=self.limits.bytes_of("file_size"),
             result=self.limits.bytes_of("result"),
             environment=self.held.environment,
+            fuel=self.limits.fuel or 0,
             knows_time=self.held.knows_time,
         )
 

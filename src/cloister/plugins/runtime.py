@@ -9,9 +9,9 @@ import re
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from ..errors import InvalidArgument, PluginError, RuntimeClosed
+from ..errors import InvalidArgument, RuntimeClosed
 from ..interfaces.plugin_host import Language, PreloadOptions
 from ..process.loop_thread import CLOSE_TIMEOUT, LoopThread
 from ..process.monitor import Monitor
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 __all__ = ["PluginRuntime"]
 
 Grants = Mapping[str, Iterable[str]]
-LANGUAGES: Final = (Language.PYTHON, Language.JAVASCRIPT, Language.EXECUTABLE)
-"""Those that this version runs."""
 
 
 class PluginRuntime:
@@ -120,8 +118,6 @@ class PluginRuntime:
         chosen = profiles.find(profile)
         path = Path(manifest)
         read = manifests.read(path)
-        if read.language not in LANGUAGES:
-            raise PluginError(f"{read.name} is in {read.language}: this version runs {', '.join(LANGUAGES)}")
         check_installed(read.language)
         is_program = read.language is Language.EXECUTABLE
         program = manifests.find_program(read, path.parent) if is_program else None
@@ -160,7 +156,7 @@ class PluginRuntime:
         language: str = Language.PYTHON,
     ) -> Plugin:
         """Load a plugin from its source. It exports its public functions, or what its ``__all__`` names. In another
-        ``language`` ("javascript") it exports what that calls so.
+        ``language`` ("javascript", "wasm") it exports what that calls so.
 
         Raises as :meth:`load`.
         """
@@ -250,7 +246,7 @@ class PluginRuntime:
 
 
 def _language(name: str) -> Language:
-    sources = [each.value for each in LANGUAGES if each is not Language.EXECUTABLE]
+    sources = [each.value for each in Language if each is not Language.EXECUTABLE]
     if name not in sources:
         raise InvalidArgument(f"language is {name!r}: a source is in one of {', '.join(sources)}")
     return Language(name)
