@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from cloister import Limits, PluginPool, PluginRuntime, SharedBuffer, isolated
@@ -145,6 +146,42 @@ def program_rows(bench: Bench, runtime: PluginRuntime) -> list[Row]:
     ]
 
 
+OTHERS = {
+    "JavaScript": "export const same = (x) => x;",
+    "WASM": '(module (func (export "same") (param i64) (result i64) (local.get 0)))',
+}
+
+
+def language_rows(bench: Bench, runtime: PluginRuntime) -> list[Row]:
+    """The same call and start as above, of plugins in other languages, whose zygotes run already; and their memory."""
+    rows = []
+    for title, code in OTHERS.items():
+        load = partial(runtime.load_source, code, language=title.lower())
+        kept = load("kept")
+        calls = [1000 * milliseconds(partial(kept.call, "same", 1)) for _ in bench.times(1000, 100)]
+        rows.append(Row(f"a call in {title}", "µs", statistics.median(calls), None, None, "", None))
+        starts = []
+        for _ in bench.times(30, 5):
+            starts.append(milliseconds(partial(load, "started")))
+            runtime.unload("started")
+            time.sleep(0.02)
+        rows.append(
+            Row(f"a plugin in {title} started", "ms", statistics.median(starts), None, None, "", None)
+        )
+        if os.geteuid() == 0:
+            idle = [kept, *(load(f"idle-{number}") for number in range(IDLE - 1))]
+            for plugin in idle:
+                plugin.call("same", 1)
+            time.sleep(SETTLE)
+            each = pss({plugin.pid for plugin in idle if plugin.pid is not None}) / IDLE
+            rows.append(
+                Row(f"{IDLE} idle plugins in {title}, PSS of each", "MiB", each, None, None, "", None)
+            )
+        for plugin in [p for p in runtime.plugins if p.name != "plugin"]:
+            runtime.unload(plugin.name)
+    return rows
+
+
 def isolated_rows(bench: Bench) -> list[Row]:
     """A function called in a fresh process, from the call to the result, beside other ways to do that: each starts a
     Python that gets a text, parses it as JSON and answers with a number."""
@@ -250,6 +287,7 @@ def main() -> int:
                 *pool_rows(bench, pool, two),
                 *start_rows(bench, runtime),
                 *program_rows(bench, runtime),
+                *language_rows(bench, runtime),
                 *isolated_rows(bench),
                 *array_rows(bench, runtime),
                 *rows,
