@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         BadMessage,
         BrowserClosed,
         CapabilityRefused,
+        CircuitOpen,
         CloisterError,
         ConnectionClosed,
         CpuLimit,
@@ -84,12 +85,14 @@ if TYPE_CHECKING:
     )
     from .ipc.shared_buffer import SharedBuffer
     from .plugins.async_runtime import AsyncPluginRuntime
+    from .plugins.file_watcher import Debounce
     from .plugins.isolated import isolated
     from .plugins.limits import Limits
     from .plugins.namespaces import Namespaces
     from .plugins.plugin import Plugin
     from .plugins.pool import PluginPool
     from .plugins.profiles import Profile
+    from .plugins.recovery import CircuitBreaker, Retries
     from .plugins.runtime import PluginRuntime
 
 __version__ = "0.1.0"
@@ -109,9 +112,12 @@ __all__ = [
     "BrowserClosed",
     "BrowserContext",
     "CapabilityRefused",
+    "CircuitBreaker",
+    "CircuitOpen",
     "CloisterError",
     "ConnectionClosed",
     "CpuLimit",
+    "Debounce",
     "DependencyError",
     "DiskLimit",
     "Download",
@@ -149,6 +155,7 @@ __all__ = [
     "Profile",
     "Response",
     "ResultLimit",
+    "Retries",
     "RuntimeClosed",
     "SandboxUnavailable",
     "SharedBuffer",
@@ -165,12 +172,15 @@ _BROWSER = (
 _PLACES = {
     **dict.fromkeys(_BROWSER.split(), "cloister.browser"),
     "AsyncPluginRuntime": "cloister.plugins.async_runtime",
+    "CircuitBreaker": "cloister.plugins.recovery",
+    "Debounce": "cloister.plugins.file_watcher",
     "Limits": "cloister.plugins.limits",
     "Namespaces": "cloister.plugins.namespaces",
     "Plugin": "cloister.plugins.plugin",
     "PluginPool": "cloister.plugins.pool",
     "Profile": "cloister.plugins.profiles",
     "PluginRuntime": "cloister.plugins.runtime",
+    "Retries": "cloister.plugins.recovery",
     "SharedBuffer": "cloister.ipc.shared_buffer",
     "isolated": "cloister.plugins.isolated",
 }

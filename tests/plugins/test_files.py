@@ -21,8 +21,10 @@ from cloister.plugins.limits import Limits
 from cloister.plugins.mounts import check_mounts
 from cloister.plugins.plugin import Plugin
 from cloister.plugins.runtime import PluginRuntime
+from cloister.plugins.status import Terminated
 from cloister.sandbox import Files, Layer, Report
 from cloister.sandbox.syscalls import native
+from tests.plugins.test_runtime import until
 
 CODE = """
 import ctypes, os, pathlib, shutil, tempfile
@@ -325,6 +327,7 @@ def test_what_one_call_writes_is_bounded_and_the_next_call_works(
             greedy.call("fine")
         if what == "lock":
             (folder / "locked").chmod(0o700)
+    until(lambda: greedy.status != Terminated("it is being ended"))
     shutil.rmtree(folder)
     assert greedy.call("fine") == 1
 

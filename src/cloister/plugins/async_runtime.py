@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from ..errors import RuntimeClosed
 from .events import EventName, PluginEvent
+from .file_watcher import Debounce
 from .host_process import HostFunctions
 from .invocation import Invocation
 from .limits import Limits
 from .plugin import Plugin, Status, Stream
 from .profiles import Profile
+from .recovery import CircuitBreaker, Retries
 from .runtime import Grants, PluginRuntime
 
 if TYPE_CHECKING:
@@ -48,6 +50,8 @@ class AsyncPluginRuntime:
         allow_degraded: bool = False,
         crash_reports: bool = True,
         network: NetworkPolicy | None = None,
+        retries: Retries | None = None,
+        circuit: CircuitBreaker | None = None,
     ) -> None:
         self._make = lambda: PluginRuntime(
             limits=limits,
@@ -56,6 +60,8 @@ class AsyncPluginRuntime:
             allow_degraded=allow_degraded,
             crash_reports=crash_reports,
             network=network,
+            retries=retries,
+            circuit=circuit,
         )
         self._threads = concurrent.futures.ThreadPoolExecutor(_THREADS, "cloister-plugin")
         self._runtime: PluginRuntime | None = None
@@ -78,11 +84,19 @@ class AsyncPluginRuntime:
         limits: Limits | None = None,
         functions: HostFunctions | None = None,
         profile: Profile | str | None = None,
+        retries: Retries | None = None,
     ) -> Plugin:
         """As :meth:`PluginRuntime.load`."""
         runtime = self._started
         return await self._run(
-            lambda: runtime.load(manifest, grants=grants, limits=limits, functions=functions, profile=profile)
+            lambda: runtime.load(
+                manifest,
+                grants=grants,
+                limits=limits,
+                functions=functions,
+                profile=profile,
+                retries=retries,
+            )
         )
 
     async def load_source(
@@ -95,6 +109,8 @@ class AsyncPluginRuntime:
         functions: HostFunctions | None = None,
         profile: Profile | str | None = None,
         language: str = "python",
+        retries: Retries | None = None,
+        idempotent: Iterable[str] = (),
     ) -> Plugin:
         """As :meth:`PluginRuntime.load_source`."""
         runtime = self._started
@@ -107,6 +123,8 @@ class AsyncPluginRuntime:
                 functions=functions,
                 profile=profile,
                 language=language,
+                retries=retries,
+                idempotent=idempotent,
             )
         )
 
@@ -136,6 +154,16 @@ class AsyncPluginRuntime:
         """As :meth:`PluginRuntime.restart`."""
         runtime = self._started
         await self._run(lambda: runtime.restart(name))
+
+    async def reload(self, name: str) -> None:
+        """As :meth:`PluginRuntime.reload`."""
+        runtime = self._started
+        await self._run(lambda: runtime.reload(name))
+
+    async def watch(self, name: str, debounce: Debounce | None = None) -> None:
+        """As :meth:`PluginRuntime.watch`."""
+        runtime = self._started
+        await self._run(lambda: runtime.watch(name, debounce))
 
     async def unload(self, name: str) -> None:
         """As :meth:`PluginRuntime.unload`."""

@@ -14,7 +14,7 @@ from ..errors import CapabilityRefused
 from . import hosts, listeners
 from .mounts import check_mounts
 
-__all__ = ["ABOUT", "Held", "check_known", "check_program", "covers", "resolve"]
+__all__ = ["ABOUT", "Held", "check_known", "check_program", "covers", "resolve", "settled"]
 
 log = logging.getLogger("cloister.plugins")
 
@@ -68,6 +68,9 @@ ABOUT: Final[Mapping[str, tuple[str, str]]] = {
 """Every capability: what it lets a plugin do, and what holds each to what it was granted."""
 
 
+_OF_PATHS: Final = frozenset({"fs:read", "fs:write", "fs:delete", "fs:metadata", "sys:exec"})
+
+
 class Held(msgspec.Struct, frozen=True):
     """What is left of what was declared and granted, each field that of one capability."""
 
@@ -90,6 +93,15 @@ class Held(msgspec.Struct, frozen=True):
     messages: tuple[str, ...] = ()
     """Plugins."""
     shares_memory: bool = False
+
+
+def settled(granted: Mapping[str, Iterable[str]]) -> Mapping[str, tuple[str, ...]]:
+    """The same for good: whatever it is made of may change, and so may the symlinks in paths. Raises
+    :class:`CapabilityRefused` for a path that cannot be granted."""
+    return {
+        name: tuple(str(_resolved(name, each)) if name in _OF_PATHS else each for each in values)
+        for name, values in granted.items()
+    }
 
 
 def check_known(names: Iterable[str]) -> None:

@@ -14,7 +14,7 @@ import select
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -111,6 +111,8 @@ class HostProcess:
         """Since when it owes an answer."""
         self.functions: set[str] = set()
         """Names of functions of the host's program that it was given."""
+        self.is_candidate = False
+        """Whether it only may come to serve: its end is then told by whoever tries it."""
         self._channel = channel
         self._limits = limits
         self._functions = functions
@@ -119,7 +121,8 @@ class HostProcess:
         self._tell = tell
         self._codec = codec(PLUGIN, "client")
         self._number = 0
-        self._doomed = self._told_violation = False
+        self._came: tuple[bytes, Descriptors] | Exception | None = None  # taken in, and still to be judged
+        self._doomed = self._noticed = self._told_violation = False
         self._owner = os.getpid()
         self._ended = threading.Event()
         self._gone = threading.Event()  # what runs its code: the same process, unless the plugin is a program
@@ -145,6 +148,10 @@ class HostProcess:
         has_ended = self._ended.is_set() or self.runs.has_ended
         return not self._doomed and not has_ended and os.getpid() == self._owner
 
+    def fileno(self) -> int:
+        """Of its channel, to wait on."""
+        return self._channel.fileno()
+
     @property
     def end(self) -> ends.End | None:
         """How it ended; None while it lives."""
@@ -156,18 +163,64 @@ class HostProcess:
         Whatever this raises but OutOfDescriptors, the process is ended, or about to be: :class:`Timeout` and the other
         limits, :class:`PluginCrashed`.
         """
-        with self._guard:
-            if self._released:
-                Descriptors(fds).close()
-                raise PluginCrashed(self.name, self.end or ends.Killed("it was let go"))
-            self._busy = True
+        if not self._enter():
+            Descriptors(fds).close()
+            raise PluginCrashed(self.name, self.end or ends.Killed("it was let go"))
         deadline = time.monotonic() + timeout
-        self._number = self._number % (2**32 - 1) + 1
-        self.asked = self.heard = time.monotonic()
-        try:
+
+        def send() -> Growth | None:
             growth = self._begin_growth(fds)
             self._send(Packet.REQUEST, self._number, message, fds, deadline)
-            return self._answer(deadline, timeout, growth)
+            return growth
+
+        return self._until_answered(send, deadline, timeout)
+
+    def begin(self, message: Request[Returned], fds: Sequence[int]) -> bool:
+        """Send ``message`` with ``fds``, which stay the caller's, if that can be done without waiting; whether it was.
+        Then :meth:`take` or :meth:`finish` must follow."""
+        if not self._enter():
+            return False
+        try:
+            self._channel.send(self._codec.encode(Packet.REQUEST, self._number, message), [*fds])
+        except (BlockingIOError, ChannelClosed):
+            self._leave()
+            return False
+        except BaseException:
+            self._leave()
+            raise
+        return True
+
+    def take(self) -> Answer | None:
+        """The answer to what was begun, when something has come. None if that is anything else, and then :meth:`finish`
+        is for it. Waits for nothing."""
+        try:
+            data, fds = self._channel.receive()
+        except BlockingIOError:
+            return None
+        except (ChannelClosed, BadMessage) as error:
+            self._came = error
+            return None
+        self.heard = time.monotonic()
+        try:
+            packet, number, message = self._codec.decode(data)
+            if not isinstance(message, Returned) or packet is not Packet.REPLY or number != self._number:
+                self._came = data, fds
+                return None
+            fds.check(message.expected_descriptors())
+            answer = self._judged(message, fds)
+        except Exception as error:
+            self._came = error
+            return None
+        self._leave()
+        return answer
+
+    def finish(self, deadline: float, timeout: float) -> Answer:
+        """Wait for the answer to what was begun. Raises as :meth:`ask`."""
+        return self._until_answered(lambda: None, deadline, timeout)
+
+    def _until_answered(self, send: Callable[[], Growth | None], deadline: float, timeout: float) -> Answer:
+        try:
+            return self._answer(deadline, timeout, send())
         except ChannelClosed:
             raise self._why_gone() from None
         except BadMessage as error:
@@ -183,11 +236,32 @@ class HostProcess:
             self.kill(ends.Killed("nobody waits for its answer any more", quiet=True))
             raise
         finally:
-            self.asked = None
-            with self._guard:
-                self._busy = False
-                if self._released:
-                    self._finalizer()
+            self._leave()
+
+    def _enter(self) -> bool:
+        """Whether there is a channel to speak on: it stays until :meth:`_leave`."""
+        with self._guard:
+            if self._released:
+                return False
+            self._busy = True
+        self._number = self._number % (2**32 - 1) + 1
+        self.asked = self.heard = time.monotonic()
+        return True
+
+    def _leave(self) -> None:
+        self.asked = None
+        with self._guard:
+            self._busy = False
+            if self._released:
+                self._finalizer()
+
+    def notice(self) -> ends.End | None:
+        """How it ended, for the first who asks since it has and is to tell of it; None for all others, and when it was
+        let go before, as it may then end by itself. From any thread."""
+        with self._guard:
+            end = None if self._noticed or self._released or self.is_candidate else self.end
+            self._noticed = self._noticed or end is not None
+            return end
 
     def take_pipes(self) -> list[int]:
         """The ends of its program's pipes, which are the caller's to close."""
@@ -243,8 +317,7 @@ class HostProcess:
         wait = self._waiting(deadline, timeout, growth)
         told = 0
         while True:
-            wait()
-            data, fds = self._channel.receive()
+            data, fds = self._next(wait)
             self.heard = time.monotonic()
             packet, number, message = self._codec.decode(data)
             if message is None:
@@ -268,6 +341,15 @@ class HostProcess:
                     self._tell(message)
                 case _:
                     raise BadMessage(f"{type(message).__name__} came where an answer was due")
+
+    def _next(self, wait: Callable[[], None]) -> tuple[bytes, Descriptors]:
+        came, self._came = self._came, None
+        if isinstance(came, Exception):
+            raise came
+        if came is not None:
+            return came
+        wait()
+        return self._channel.receive()
 
     def _waiting(self, deadline: float, timeout: float, growth: Growth | None) -> Callable[[], None]:
         """What waits for one packet. Raises :class:`Timeout`, :class:`CpuLimit` or :class:`DiskLimit`."""

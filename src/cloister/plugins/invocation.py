@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import concurrent.futures
+import os
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .. import ends
+from ..errors import descriptors_left
 from ..ipc import Descriptors, values
 from .host_process import HostProcess
 
@@ -15,7 +17,8 @@ __all__ = ["Invocation"]
 
 
 class Invocation:
-    """Its arguments are packed when it is made: that raises :class:`NotSendable`. It runs once."""
+    """Its arguments are packed when it is made: that raises :class:`NotSendable`. It runs once, or again
+    where its process failed and that does no harm."""
 
     def __init__(
         self,
@@ -37,6 +40,7 @@ class Invocation:
         self.cancelled = False
         self._lock = threading.Lock()
         self._process: HostProcess | None = None
+        self._wake: threading.Event | None = None
 
     def begin(self, process: HostProcess) -> None:
         """It is its turn. Raises concurrent.futures.CancelledError."""
@@ -44,6 +48,31 @@ class Invocation:
             if self.cancelled:
                 raise concurrent.futures.CancelledError
             self._process = process
+
+    def descriptors(self, *, again: bool) -> list[int]:
+        """Those that go with it, which the caller closes; ``again``: it may run once more, and then has them still.
+        Raises OutOfDescriptors."""
+        if not again:
+            return self.fds.release()
+        copies: list[int] = []
+        try:
+            with descriptors_left():
+                for fd in self.fds.borrow():
+                    copies.append(os.dup(fd))  # one after the other, so that none is lost if one fails
+        except BaseException:
+            Descriptors(copies).close()
+            raise
+        return copies
+
+    def pause(self, seconds: float) -> None:
+        """Wait before it runs once more. Raises concurrent.futures.CancelledError as soon as it is cancelled."""
+        with self._lock:
+            self._process = None
+            wake = self._wake = threading.Event()
+            if self.cancelled:
+                wake.set()
+        if wake.wait(seconds):
+            raise concurrent.futures.CancelledError
 
     def end(self) -> None:
         """It is done, or will never begin."""
@@ -55,5 +84,7 @@ class Invocation:
         """Have it never begin, or end the process that works on it. From any thread."""
         with self._lock:
             self.cancelled = True
+            if self._wake is not None:
+                self._wake.set()
             if self._process is not None:
                 self._process.kill(ends.Killed("its call was cancelled", quiet=True))

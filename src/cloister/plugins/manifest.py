@@ -24,7 +24,16 @@ from .capabilities import check_known
 from .limits import Limits
 from .versions import Range, Version
 
-__all__ = ["API_VERSION", "Manifest", "find_program", "load_order", "parse", "read", "read_source"]
+__all__ = [
+    "API_VERSION",
+    "Manifest",
+    "check_dependents",
+    "find_program",
+    "load_order",
+    "parse",
+    "read",
+    "read_source",
+]
 
 API_VERSION: Final = (1, 0)
 """Major and minor of what this host offers to plugins."""
@@ -50,6 +59,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid
     """The file with its code, in the manifest's folder."""
     language: Language
     exports: Annotated[tuple[Identifier, ...], Meta(min_length=1, max_length=256)]
+    idempotent: Annotated[tuple[Identifier, ...], Meta(max_length=256)] = ()
+    """Those of its exports that may be called again when its process failed."""
     description: Text = ""
     authors: Annotated[tuple[Word, ...], Meta(max_length=64)] = ()
     licence: Annotated[str, Meta(max_length=200)] = ""
@@ -66,14 +77,15 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid
         return Version.parse(self.version) in Range(wanted)
 
 
-def read(path: str | os.PathLike[str]) -> Manifest:
-    """The manifest in a file: JSON if its name ends with ``.json``, TOML otherwise.
+def read(path: str | os.PathLike[str], within: Iterable[Path] = ()) -> Manifest:
+    """The manifest in a file: JSON if its name ends with ``.json``, TOML otherwise. ``within`` are the folders, without
+    symlinks, in one of which it must really be; wherever it is if there is none.
 
     Raises :class:`ManifestError`, which names the key and the line, or OSError when the file cannot be read.
     """
     file = Path(path)
     try:
-        text = _read(file, MAX_MANIFEST).decode()
+        text = _read(file, MAX_MANIFEST, within).decode()
     except (ValueError, UnicodeDecodeError) as error:
         raise ManifestError(str(file), None, None, str(error)) from None
     return parse(text, str(file), is_json=file.suffix == ".json")
@@ -107,7 +119,7 @@ def read_source(manifest: Manifest, folder: Path) -> bytes:
     """
     path = _inside(manifest, folder)
     try:
-        return _read(path, MAX_SOURCE)
+        return _read(path, MAX_SOURCE, [folder.resolve()])
     except ValueError as error:
         raise ManifestError(str(path), "source", None, str(error)) from None
 
@@ -152,6 +164,13 @@ def load_order(manifests: Iterable[Manifest], present: Mapping[str, str] | None 
     return [mine[name] for name in order if name in mine]
 
 
+def check_dependents(manifest: Manifest, others: Iterable[Manifest]) -> None:
+    """Raise :class:`DependencyError` if one of ``others`` needs another version of it."""
+    for other in others:
+        if manifest.name in other.dependencies:
+            _check_version(other, manifest.name, {manifest.name: manifest.version})
+
+
 def _check_version(manifest: Manifest, needed: str, versions: Mapping[str, str]) -> None:
     wanted = manifest.dependencies[needed]
     if needed not in versions:
@@ -160,10 +179,14 @@ def _check_version(manifest: Manifest, needed: str, versions: Mapping[str, str])
         raise DependencyError(f"{manifest.name} needs {needed} {wanted}, and {versions[needed]} is there")
 
 
-def _read(path: Path, limit: int) -> bytes:
+def _read(path: Path, limit: int, within: Iterable[Path]) -> bytes:
     """A regular file of at most ``limit`` bytes; ValueError for any other. A pipe is not waited for."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
+        # Of what was opened: between a look at the path and the opening a symlink may be put into it.
+        real, folders = Path(f"/proc/self/fd/{descriptor}").readlink(), [*within]
+        if folders and not any(real.is_relative_to(folder) for folder in folders):
+            raise ValueError("a symlink leads out of the manifest's folder")
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise ValueError("it is not a file")
         with open(descriptor, "rb", closefd=False) as file:
@@ -189,6 +212,8 @@ def _check(manifest: Manifest, error: Callable[[str, str], ManifestError]) -> No
         check_known(manifest.capabilities)
     except CapabilityRefused as why:
         raise error("capabilities", str(why)) from None
+    if unknown := sorted({*manifest.idempotent} - {*manifest.exports}):
+        raise error("idempotent", f"{', '.join(unknown)}: not among its exports")
     for name, wanted in manifest.dependencies.items():
         try:
             Range(wanted)

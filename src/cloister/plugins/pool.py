@@ -5,69 +5,23 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import hashlib
-import queue
-import threading
 import weakref
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final
 
-from ..errors import InvalidArgument, LimitExceeded, PluginCrashed, PluginError, ResultLimit, RuntimeClosed
+from ..errors import InvalidArgument
 from .capabilities import Held
+from .dispatch import Calls, PoolBroken, Task, Work
 from .functions import bundle
-from .invocation import Invocation
 from .limits import Limits
-from .plugin import Plugin, Spec
+from .plugin import Spec
 from .runtime import PluginRuntime
 from .shared_runtime import shared_runtime
 
 __all__ = ["PluginPool", "PoolBroken"]
 
-T = TypeVar("T")
-
-Calls = Literal["reused", "reset", "fresh"]
 _STATES: Final = ("reused", "reset", "fresh")
-
-
-class PoolBroken(PluginError, concurrent.futures.BrokenExecutor):
-    """A process of a pool that is not to start new ones has ended."""
-
-
-class _PluginFuture(Future[T]):
-    """``cancel()`` also ends what runs: the process that works on it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.invocation: Invocation | None = None
-        self._stopped = False
-
-    def cancel(self) -> bool:
-        if super().cancel():
-            return True
-        invocation = self.invocation
-        if self.done() or invocation is None:
-            return False
-        self._stopped = True
-        invocation.cancel()
-        return True
-
-    def cancelled(self) -> bool:
-        return super().cancelled() or (self._stopped and self.done())
-
-
-class _Task:
-    """What is to be called, and who waits for it. ``code`` is that of a function of this program."""
-
-    __slots__ = ("arguments", "code", "function", "future", "named")
-
-    def __init__(
-        self, function: str, code: bytes | None, arguments: tuple[Any, ...], named: dict[str, Any]
-    ) -> None:
-        self.function = function
-        self.code = code
-        self.arguments = arguments
-        self.named = named
-        self.future: _PluginFuture[Any] = _PluginFuture()
 
 
 class PluginPool(concurrent.futures.Executor):
@@ -111,8 +65,9 @@ class PluginPool(concurrent.futures.Executor):
             raise InvalidArgument("a pool of a plugin needs the runtime that the plugin is loaded in")
         self._of_functions = name is None
         runtime = runtime or shared_runtime(tuple(modules))
-        if name is not None:
-            spec = runtime.get(name).spec
+        loaded = None if name is None else runtime.get(name)
+        if loaded is not None:
+            plugins = [runtime.plugin(loaded.spec, loaded.circuit) for _ in range(size)]
         else:
             spec = Spec(
                 "pool",
@@ -121,8 +76,8 @@ class PluginPool(concurrent.futures.Executor):
                 held=Held(knows_time=True),  # the code is this program's own
                 modules=tuple(modules),
             )
-        plugins = [runtime.plugin(spec) for _ in range(size)]
-        self._work = _Work(plugins, queue_size, restart_on_crash, calls)
+            plugins = [runtime.plugin(spec) for _ in range(size)]
+        self._work = Work(plugins, loaded, queue_size, restart_on_crash, calls)
         self._codes: weakref.WeakKeyDictionary[Callable[..., Any], tuple[str, bytes]] = (
             weakref.WeakKeyDictionary()
         )
@@ -158,127 +113,15 @@ class PluginPool(concurrent.futures.Executor):
 
     def _task(
         self, function: str | Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]
-    ) -> _Task:
+    ) -> Task:
         if isinstance(function, str):
             if self._of_functions:
                 raise InvalidArgument(f"{function!r}: this pool has no plugin, and takes functions")
-            return _Task(function, None, arguments, named)
+            return Task(function, None, arguments, named)
         if not self._of_functions:
             raise InvalidArgument("a pool of a plugin takes names of its functions")
         found = self._codes.get(function)
         if found is None:
             code = bundle(function)
             found = self._codes[function] = (hashlib.sha256(code).hexdigest(), code)
-        return _Task(*found, arguments, named)
-
-
-class _Work:
-    """The queue and the threads, one for each process. They know nothing of the pool, so that it can be dropped."""
-
-    def __init__(self, plugins: list[Plugin], queue_size: int, restart: bool, calls: Calls) -> None:
-        self.room = threading.Semaphore(queue_size)
-        self._restart = restart
-        self._calls = calls
-        self._queue: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
-        self._lock = threading.Lock()
-        self._none_left = threading.Condition(self._lock)
-        self._open = 0
-        self._stopped = False
-        self._broken: BaseException | None = None
-        self._threads = [
-            threading.Thread(target=self._serve, args=(plugin,), name="cloister-pool", daemon=True)
-            for plugin in plugins
-        ]
-        for thread in self._threads:
-            thread.start()
-
-    def add(self, task: _Task, *, has_room: bool = False) -> None:
-        if not has_room:
-            self.room.acquire()
-        with self._lock:
-            if self._broken is not None or self._stopped:
-                self.room.release()
-                if self._broken is not None:
-                    raise PoolBroken(f"a process of the pool has ended: {self._broken}")
-                raise RuntimeClosed("the pool was shut down")
-            self._open += 1
-            self._queue.put(task)
-
-    def idle(self, timeout: float | None) -> bool:
-        with self._none_left:
-            return self._none_left.wait_for(lambda: not self._open, timeout)
-
-    def stop(self, *, cancel: bool) -> None:
-        with self._lock:
-            first, self._stopped = not self._stopped, True
-        if cancel:
-            self._drain(lambda task: task.future.cancel())
-        if first:
-            for _ in self._threads:
-                self._queue.put(None)
-
-    def join(self) -> None:
-        for thread in self._threads:
-            thread.join()
-
-    # ── in a thread ──────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _serve(self, plugin: Plugin) -> None:
-        try:
-            while (task := self._queue.get()) is not None:
-                self.room.release()
-                try:
-                    self._do(plugin, task)
-                finally:
-                    self._done()
-                    del task
-        finally:
-            plugin.close()
-
-    def _do(self, plugin: Plugin, task: _Task) -> None:
-        future = task.future
-        if self._broken is not None:
-            future.set_exception(PoolBroken(f"a process of the pool has ended: {self._broken}"))
-            return
-        if not future.set_running_or_notify_cancel():
-            return
-        try:
-            future.invocation = Invocation(
-                task.function,
-                task.arguments,
-                task.named,
-                code=task.code,
-                writable=plugin.spec.held.shares_memory,
-            )
-            result = plugin.run(future.invocation)
-        except BaseException as error:
-            ended = isinstance(error, PluginCrashed | LimitExceeded) and not isinstance(error, ResultLimit)
-            if ended and not self._restart:
-                self._broken = error
-            future.set_exception(error)
-        else:
-            future.set_result(result)
-        finally:
-            future.invocation = None
-        if self._calls != "reused":
-            plugin.renew(keep_process=self._calls == "reset")
-
-    def _done(self) -> None:
-        with self._lock:
-            self._open -= 1
-            if not self._open:
-                self._none_left.notify_all()
-
-    def _drain(self, each: Callable[[_Task], object]) -> None:
-        while True:
-            try:
-                task = self._queue.get_nowait()
-            except queue.Empty:
-                return
-            if task is not None:
-                self.room.release()
-                each(task)
-                self._done()
-            else:
-                self._queue.put(None)
-                return
+        return Task(*found, arguments, named)

@@ -55,6 +55,7 @@ class Zygotes:
         self._crash_reports = crash_reports
         self._cgroups = CgroupParent.find(also=("io",)) if cgroups else None
         self._kept: dict[Preload, Kept[Zygote]] = {}
+        self._standing: set[Preload] = set()
         self._starting: dict[Preload, asyncio.Future[Zygote]] = {}
         self._leaving: set[asyncio.Task[None]] = set()
         self._children: weakref.WeakKeyDictionary[ChildProcess, Preload] = weakref.WeakKeyDictionary()
@@ -181,13 +182,17 @@ class Zygotes:
         return [process for process in (*standing, *self._children) if not process.has_ended]
 
     async def warm(self, preload: Preload) -> None:
-        """Have the zygote for ``preload`` running. Raises as :meth:`fork`."""
+        """Have the zygote for ``preload`` running, to stay. Raises as :meth:`fork`."""
+        self._standing.add(preload)
         await self._get(preload)
 
     async def spare(self, preload: Preload) -> None:
-        """End the zygote for ``preload`` if nothing that it forked lives. The next fork starts another."""
-        if preload in self._kept and not any(
-            of == preload and not child.has_ended for child, of in list(self._children.items())
+        """End the zygote for ``preload`` if nothing that it forked lives, and it is not to stay. The next fork starts
+        another."""
+        if (
+            preload in self._kept
+            and preload not in self._standing
+            and not any(of == preload and not child.has_ended for child, of in list(self._children.items()))
         ):
             await self._end(self._kept.pop(preload))
 

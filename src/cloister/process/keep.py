@@ -47,15 +47,24 @@ class Breaker:
         """It ended, or did not come up."""
         self._ends.append(self._clock())
 
-    def delay(self) -> float:
-        """Seconds to wait before the next start. Raises :class:`CircuitOpen`."""
+    def forget(self) -> None:
+        """It is known to be well again."""
+        self._ends.clear()
+
+    @property
+    def is_loop(self) -> bool:
+        """Whether it ended too often of late."""
         now = self._clock()
         while self._ends and now - self._ends[0] > self.WINDOW:
             self._ends.popleft()
-        if len(self._ends) < self.MOST:
+        return len(self._ends) >= self.MOST
+
+    def delay(self) -> float:
+        """Seconds to wait before the next start. Raises :class:`CircuitOpen`."""
+        if not self.is_loop:
             doubled = self.FIRST * 2.0 ** max(0, len(self._ends) - 1)
             return min(doubled, self.LONGEST) * random.uniform(0.5, 1)  # noqa: S311 - it spreads, it hides nothing
-        left = self._ends[-1] + self.OPEN - now
+        left = self._ends[-1] + self.OPEN - self._clock()
         if left > 0:
             raise CircuitOpen(
                 f"{self._name} ended {self.MOST} times within {self.WINDOW:g} s, so it is not started again for "
