@@ -237,6 +237,7 @@ class Work:
             while not self._is_last or len(self._idle) < len(self._plugins):
                 self._wait()
                 self._start()
+            self._tell_all()
         finally:
             with self._lock:
                 wake, self._wake = self._wake, -1
@@ -305,12 +306,12 @@ class Work:
         self._has_idle = False
         while not self._back.empty():
             self._idle.append(self._back.get())
-        self._start()  # first the processes have something to do, and then those who wait for them
         now = time.monotonic()
         if now >= self._look:
             self._look_at_deadlines()
         if now >= self._tell_at or len(self._answers) >= _TOLD_AT_ONCE or self._queue.empty():
             self._tell_all()
+        self._start()  # last, as the kernel has a process run where this thread does, once that sleeps
 
     def _take(self, number: int) -> None:
         plugin = self._watched[number]
