@@ -9,8 +9,8 @@ from typing import Any, ParamSpec, TypeVar, overload
 from .capabilities import Held
 from .functions import bundle
 from .limits import Limits
-from .plugin import Spec
 from .shared_runtime import shared_runtime
+from .spec import Spec
 
 __all__ = ["isolated"]
 

@@ -15,9 +15,9 @@ from .capabilities import Held
 from .dispatch import Calls, PoolBroken, Task, Work
 from .functions import bundle
 from .limits import Limits
-from .plugin import Spec
 from .runtime import PluginRuntime
 from .shared_runtime import shared_runtime
+from .spec import Spec
 
 __all__ = ["PluginPool", "PoolBroken"]
 

@@ -27,11 +27,12 @@ from .limits import Limits
 from .namespaces import check_capabilities
 from .network import Network
 from .origin import Origin
-from .plugin import Plugin, Spec, Status
+from .plugin import Plugin, Status
 from .profiles import Profile
 from .programs import Programs
 from .recovery import Circuit, CircuitBreaker, Retries
 from .registry import Registry
+from .spec import Spec
 from .watched import WatchedPlugins
 from .zygotes import Zygotes
 
