@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from cloister.errors import PluginRaised
+from cloister.errors import MemoryLimit, PluginRaised
 from cloister.plugins.plugin import Plugin
 from cloister.plugins.runtime import PluginRuntime
 from cloister.sandbox import Layer, Machine, machine
@@ -48,6 +49,10 @@ def ordinary():
     source = inspect.getsource(ordinary)[:3]
     return [dataclasses.asdict(Point(1)), Colour.RED.name, source, str(pathlib.Path('a').resolve())]
 
+def callback(): return str(ctypes.CFUNCTYPE(None)(lambda: None))
+def sort():
+    compare = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)(lambda a, b: 0)
+    ctypes.CDLL(None).qsort(ctypes.create_string_buffer(8), 8, 1, compare)
 def environment(): return dict(os.environ)
 def path(): return sys.path
 def arguments(): return [sys.argv, os.getcwd()]
@@ -122,3 +127,22 @@ def test_it_knows_nothing_of_who_started_it(plugin: Plugin) -> None:
     assert set(plugin.call("environment")) <= allowed
     assert plugin.call("path") == []
     assert plugin.call("arguments") == [[""], "/"]
+
+
+@pytest.mark.parametrize("language", ["python", "javascript", "wasm"])
+def test_no_memory_can_be_written_and_run(language: str) -> None:
+    """Not that of the handler of SIGSYS either, nor of the callbacks of a library."""
+    code = {"python": CODE, "javascript": "", "wasm": "(module)"}[language]
+    with PluginRuntime() as runtime:
+        plugin = runtime.load_source(code, "mapped", language=language)
+        if os.geteuid() == 0:  # nobody else may look at the memory of a sandboxed process
+            rights = {
+                line.split()[1][:3] for line in Path(f"/proc/{plugin.pid}/maps").read_text().splitlines()
+            }
+            assert "r-x" in rights
+            assert "rwx" not in rights
+        if language == "python":
+            for function in ("callback", "sort"):
+                with pytest.raises((MemoryLimit, PluginRaised)):
+                    plugin.call(function)
+                assert plugin.call("path") == []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -327,15 +326,6 @@ def test_what_it_prints_is_bounded(runtime: PluginRuntime) -> None:
 
 
 # ── how it is held ───────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_no_memory_can_be_written_and_run(shared: Plugin) -> None:
-    shared.call("nothing")
-    if os.geteuid() != 0:
-        pytest.skip("only root may look at the memory of a sandboxed process")
-    rights = {line.split()[1][:3] for line in Path(f"/proc/{shared.pid}/maps").read_text().splitlines()}
-    assert "r-x" in rights
-    assert "rwx" not in rights
 
 
 def test_the_same_layers_hold_it_as_a_plugin_in_python(runtime: PluginRuntime, shared: Plugin) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import msgspec
@@ -35,7 +34,6 @@ from wasmtime import (
 )
 
 from cloister.interfaces.plugin_host import Options, Outcome, Raised
-from cloister.sandbox.kernel import libc
 
 from . import wasi
 from .engine import Host
@@ -56,7 +54,6 @@ _LOW: Final = 2**32 - 1
 _MOST_TABLES: Final = 16
 _MOST_ELEMENTS: Final = 1_000_000
 _BITS: Final = {"i32": 32, "i64": 64}
-_READ_EXEC: Final = 0x1 | 0x4
 
 _engine: Engine | None = None
 
@@ -82,7 +79,6 @@ def preload() -> None:
     config.wasm_multi_memory = False
     _engine = Engine(config)
     _warm(_engine)
-    _seal()
 
 
 def _warm(engine: Engine) -> None:
@@ -105,17 +101,6 @@ def _warm(engine: Engine) -> None:
         traps(store)
     except Trap as trap:
         str(trap)
-
-
-def _seal() -> None:
-    """What ctypes makes for functions of C that call Python is memory that can be written and run: from now on it can
-    be run only. No more of it is made later: wasmtime's callbacks are two, whatever they are for."""
-    for line in Path("/proc/self/maps").read_text().splitlines():
-        place, rights = line.split()[:2]
-        if rights.startswith("rwx"):
-            start, end = (int(each, 16) for each in place.split("-"))
-            if libc.mprotect(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _READ_EXEC):
-                raise OSError(ctypes.get_errno(), "mprotect")
 
 
 class WebAssembly:

@@ -6,7 +6,7 @@ from typing import Final
 
 from cloister.errors import SandboxUnavailable
 
-from . import landlock, privileges, seccomp
+from . import callbacks, landlock, privileges, seccomp
 from .kernel import prctl
 from .layers import ABOUT, Layer, in_force
 from .policy import Policy, Report
@@ -50,6 +50,7 @@ def enter(policy: Policy, *, allow_degraded: bool = False) -> Report:
     held |= {Layer.NOT_DUMPABLE, Layer.DIES_WITH_PARENT}
     if privileges.refuse_executable_memory():
         held.add(Layer.NO_EXECUTABLE_MEMORY)
+    callbacks.seal()
     # After the user: the kernel counts processes per user.
     policy.limits.apply()
     held.add(Layer.LIMITS)
@@ -70,6 +71,7 @@ def enter(policy: Policy, *, allow_degraded: bool = False) -> Report:
 
 def prepare(policy: Policy) -> None:
     """Do ahead of time what :func:`enter` would do for ``policy``: in a zygote, once for all that it forks."""
+    callbacks.look()
     if version := landlock.abi():
         landlock.prepare(version, policy.read_paths, policy.files, policy.programs, connects=policy.connects)
     if seccomp.available():

@@ -21,7 +21,7 @@ from typing import Any, Final
 from .kernel import libc
 from .syscalls import Architecture, native
 
-__all__ = ["install", "logs_probes"]
+__all__ = ["handler", "install", "logs_probes"]
 
 _SA_SIGINFO: Final = 0x4
 _SA_NODEFER: Final = 0x40000000
@@ -85,7 +85,7 @@ def install(kind: str) -> None:
     global _kind  # noqa: PLW0603 - a signal handler has no other way to learn it
     _kind = kind
     flags = _SA_SIGINFO if logs_probes() else _SA_SIGINFO | _SA_NODEFER | _SA_RESETHAND
-    action = _SigAction(handler=_handler, flags=ctypes.c_int(flags).value)
+    action = _SigAction(handler=handler, flags=ctypes.c_int(flags).value)
     if libc.sigaction(int(signal.SIGSYS), ctypes.byref(action), None) != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), "sigaction(SIGSYS)")
 
@@ -129,4 +129,5 @@ _architecture = native()
 # Taken out of Linux in 3.1, so no group has it, and without a filter it does nothing.
 _ALWAYS_FORBIDDEN: Final = ctypes.c_long(_architecture.numbers["nfsservctl"] if _architecture else -1)
 # Kept for the life of the process: the kernel holds its address.
-_handler = _Handler(_on_trap)
+handler: Final = _Handler(_on_trap)
+"""The action of SIGSYS, as C has it."""
