@@ -6,6 +6,7 @@ import datetime
 import math
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -383,3 +384,33 @@ def test_a_source_is_in_a_language_that_there_is(runtime: PluginRuntime) -> None
     for language in ("perl", "executable", ""):
         with pytest.raises(InvalidArgument, match="python, javascript"):
             runtime.load_source("", "x", language=language)
+
+
+COUNTER = """
+let count = 0;
+export const next = () => (count += STEP);
+export const save_state = () => ({ count });
+export const restore_state = (state) => { count = state.count; };
+"""
+
+
+def test_a_new_version_takes_over_with_its_state(runtime: PluginRuntime, tmp_path: Path) -> None:
+    manifest = """
+name = "counter"
+version = "1.0.0"
+api-version = "1.0"
+source = "counter.js"
+language = "javascript"
+exports = ["next"]
+"""
+    (tmp_path / "plugin.toml").write_text(manifest)
+    (tmp_path / "counter.js").write_text(COUNTER.replace("STEP", "1"))
+    runtime.load(tmp_path / "plugin.toml")
+    assert [runtime.call("counter", "next") for _ in range(3)] == [1, 2, 3]
+    (tmp_path / "counter.js").write_text(COUNTER.replace("STEP", "10"))
+    runtime.reload("counter")
+    assert runtime.call("counter", "next") == 13
+    (tmp_path / "counter.js").write_text("export const next = (")
+    with pytest.raises(PluginRaised, match="SyntaxError"):
+        runtime.reload("counter")
+    assert runtime.call("counter", "next") == 23
