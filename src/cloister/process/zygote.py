@@ -254,7 +254,7 @@ class _Branching:
         gc.freeze()
         policy = sandbox.zygote_policy([module.POLICY])
         sandbox.enter_empty_root(policy.read_paths, policy.files, policy.programs)
-        runs_programs = policy.allows("execve")
+        runs_programs = "program" in policy.groups
         if runs_programs:
             prctl(_SET_CHILD_SUBREAPER, 1)
         report = sandbox.enter(policy, allow_degraded=start.allow_degraded)
