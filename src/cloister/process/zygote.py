@@ -233,6 +233,7 @@ class _BranchOfPrograms(_Branch):
         with contextlib.suppress(ProcessLookupError):  # it ended before it led one
             os.killpg(self._children[pidfd], signal.SIGKILL)
         super().ended(pidfd)
+        self.rest()  # where one program ends after the other there is no other moment
         self._in_vain = 0
 
 
