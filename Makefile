@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 # Tests that look at all that the program or its user has (processes, descriptors, browsers), or at who is first: they
 # run one after the other. The rest runs on two cores.
 OF_ALL := ahead memory monitor no_fonts portal portal_clients portal_folder program_ends reports sharing supervision
-ALONE  := tests/attack/test_doctor_attack.py tests/bench $(OF_ALL:%=tests/browser/test_%.py) tests/cli tests/faults tests/hostile
+ALONE  := tests/bench $(OF_ALL:%=tests/browser/test_%.py) tests/cli/test_top.py tests/faults
 
 # Zygotes import all that children need each time they start: without bytecode each would compile it.
 unexport PYTHONDONTWRITEBYTECODE
