@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 # Tests that look at all that the program or its user has (processes, descriptors, browsers), or at who is first: they
-# run one after the other. The rest runs on two cores.
+# run one after the other. The rest is three at a time: much of it waits.
 OF_ALL := ahead memory monitor no_fonts portal portal_clients portal_folder program_ends reports sharing supervision
 ALONE  := tests/bench $(OF_ALL:%=tests/browser/test_%.py) tests/cli/test_top.py tests/faults
 
@@ -22,7 +22,7 @@ test: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(foreach each,$(ALONE),--ignore=$(each))
+	$(BIN)/python -m pytest -n 3 --dist loadfile $(foreach each,$(ALONE),--ignore=$(each))
 	$(BIN)/python -m pytest $(ALONE)
 
 faults: $(STAMP)
