@@ -16,6 +16,7 @@ from pathlib import Path
 import pypdfium2
 import pytest
 from PIL import Image
+from tests.cli.descendants import descendants
 
 from cloister.demo import server
 from cloister.demo.server import DemoServer, Site
@@ -41,18 +42,6 @@ def picture(file: Path | io.BytesIO) -> Image.Image:
 
 def on(site: Site, command: str, path: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
     return cloister(command, site.url(path), "--allow-host", site.host, *arguments)
-
-
-def descendants(root: int) -> set[int]:
-    found: set[int] = set()
-    todo = [root]
-    while todo:
-        pid = todo.pop()
-        for task in Path(f"/proc/{pid}/task").glob("*/children"):
-            children = {int(child) for child in task.read_text().split()} - found
-            found |= children
-            todo += children
-    return found
 
 
 def test_a_screenshot_has_the_size_of_the_viewport_and_full_page_that_of_the_page(

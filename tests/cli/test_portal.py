@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tests.cli.descendants import descendants
 
 COMMAND = (sys.executable, "-m", "cloister", "portal")
 
@@ -37,17 +38,6 @@ def serving(*arguments: str, **environment: str) -> Iterator[subprocess.Popen[by
 def first_line(running: subprocess.Popen[bytes]) -> str:
     assert running.stdout is not None
     return running.stdout.readline().decode()
-
-
-def descendants(root: int) -> set[int]:
-    found: set[int] = set()
-    todo = [root]
-    while todo:
-        for task in Path(f"/proc/{todo.pop()}/task").glob("*/children"):
-            children = {int(child) for child in task.read_text().split()} - found
-            found |= children
-            todo += children
-    return found
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
