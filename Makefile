@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 # Tests that look at all that the program or its user has (processes, descriptors, browsers), or at who is first: they
 # run one after the other. The rest is three at a time: much of it waits.
 OF_ALL := ahead memory monitor no_fonts portal portal_clients portal_folder program_ends reports sharing supervision
-ALONE  := tests/bench $(OF_ALL:%=tests/browser/test_%.py) tests/cli/test_top.py tests/faults
+ALONE  := tests/bench $(OF_ALL:%=tests/browser/test_%.py) tests/cli/test_top.py tests/faults tests/hostile/test_own_requests.py tests/hostile/test_taken_over.py
 
 # Zygotes import all that children need each time they start: without bytecode each would compile it.
 unexport PYTHONDONTWRITEBYTECODE

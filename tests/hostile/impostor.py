@@ -133,8 +133,14 @@ def start(
 
 
 @contextmanager
-def impostors(browser: AsyncBrowser, kind: str, lies: Sequence[Lie]) -> Iterator[list[ChildProcess]]:
-    """Inside, the next processes of ``kind`` are impostors; the handles of those that came."""
+def impostors(
+    browser: AsyncBrowser,
+    kind: str,
+    lies: Sequence[Lie],
+    such: Callable[[bytes], bool] = lambda _options: True,
+) -> Iterator[list[ChildProcess]]:
+    """Inside, the next processes of ``kind`` are impostors, if their start options are ``such``; the handles of those
+    that came."""
     processes = browser._processes
     assert processes is not None
     fork, left = processes.fork, list(lies)
@@ -150,7 +156,7 @@ def impostors(browser: AsyncBrowser, kind: str, lies: Sequence[Lie]) -> Iterator
         handlers: Any = None,
     ) -> ChildProcess:
         named: dict[str, Any] = {"interface": interface, "handlers": handlers}
-        if wanted != kind or not left:
+        if wanted != kind or not left or not such(options):
             return await fork(wanted, options, channels, keep=keep, **named)
         came.append(start(kind, left.pop(0), channels, keep, **named))
         processes._supervisor.adopt(came[-1])

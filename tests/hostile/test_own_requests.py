@@ -13,11 +13,11 @@ import pytest
 
 from cloister import CloisterError, ends
 from cloister.interfaces.base import INLINE_LIMIT, Blob, Message
-from cloister.interfaces.request_server import DocumentFrom
+from cloister.interfaces.request_server import DocumentFrom, Options
 from cloister.interfaces.transfers import MAX_PIECE, Onward, Piece, TransferOpened
 from cloister.interfaces.web_content import NewRequestServer
 from cloister.ipc import memory
-from tests.faults.world import World
+from tests.faults.world import TIMEOUT, World
 from tests.hostile.impostor import Impostor, Lie, impostors, packet
 
 URL = "http://a.example/file"
@@ -86,6 +86,11 @@ BAD: dict[str, Lie] = {
 }
 
 
+def is_own(options: bytes) -> bool:
+    """Whether a request_server is for the program: pages have theirs forked ahead, at any time."""
+    return msgspec.msgpack.decode(options, type=Options).for_browser
+
+
 @pytest.mark.parametrize("name", BAD)
 def test_one_that_lies_is_ended_and_the_program_is_told(world: World, name: str) -> None:
     async def go() -> None:
@@ -93,10 +98,10 @@ def test_one_that_lies_is_ended_and_the_program_is_told(world: World, name: str)
         folder = world.folders[0] / "downloads"
         folder.mkdir()
         for work in (
-            lambda: world.browser.request.post(URL, data=b"x", timeout=3000),
-            lambda: world.browser.download(URL, folder, timeout=3000, max_bytes=3 * MAX_PIECE),
+            lambda: world.browser.request.post(URL, data=b"x", timeout=TIMEOUT),
+            lambda: world.browser.download(URL, folder, timeout=TIMEOUT, max_bytes=3 * MAX_PIECE),
         ):
-            with impostors(world.browser, "request_server", [BAD[name]] * 3) as came:
+            with impostors(world.browser, "request_server", [BAD[name]] * 3, is_own) as came:
                 outcome = await world.act(work())
             assert came
             for liar in came:
@@ -134,8 +139,8 @@ def test_one_gets_a_password_for_its_own_origin_only_and_only_while_it_is_asked_
 
     async def go() -> None:
         await world.recover()
-        with impostors(world.browser, "request_server", [curious]) as came:
-            await world.act(world.browser.request.get(URL, timeout=3000))
+        with impostors(world.browser, "request_server", [curious], is_own) as came:
+            await world.act(world.browser.request.get(URL, timeout=TIMEOUT))
         assert len(came) == 1
         async with asyncio.timeout(10):
             while len(answers.read_text().splitlines()) < 5:
