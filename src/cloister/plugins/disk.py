@@ -5,6 +5,7 @@ The kernel counts what a process writes too (/proc/PID/io), but tells of a proce
 
 from __future__ import annotations
 
+import itertools
 import os
 import stat
 from collections.abc import Iterable
@@ -55,7 +56,8 @@ def taken(name: str, paths: Iterable[str]) -> int:
             total += max(status.st_size, status.st_blocks * 512, _LEAST)
             if stat.S_ISDIR(status.st_mode):
                 with os.scandir(path) as entries:
-                    waiting += [entry.path for entry in entries]
+                    # Not all of a folder that has millions: one more than the most is enough to say so.
+                    waiting += [entry.path for entry in itertools.islice(entries, _MOST_ENTRIES)]
         except FileNotFoundError:
             continue  # deleted meanwhile
         except OSError as error:

@@ -115,9 +115,16 @@ class Zygotes:
         kept = await self._get(preload)
         zygote = await kept.get(_START_TIMEOUT)
         here, there = Channel.pair()
+        given = [there]
         try:
             with descriptors_left():
-                given = [there, *(Channel(os.dup(each.fileno())) for each in sockets)]
+                for each in sockets:
+                    given.append(Channel(os.dup(each.fileno())))
+        except BaseException:
+            for each_end in (here, *given):
+                each_end.close()
+            raise
+        try:
             child = await zygote.fork(_kind(preload), msgspec.msgpack.encode(options), given)
         except BaseException:
             here.close()
