@@ -24,9 +24,11 @@ The names below are imported when they are first used: a child process must not 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # typing takes 10 ms to load, and here begins every process
 if TYPE_CHECKING:
+    from typing import Any
+
     from .browser import (
         APIRequestContext,
         APIResponse,

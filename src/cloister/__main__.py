@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import NoReturn
+
+TYPE_CHECKING = False  # typing takes 10 ms to load: process/spawn.py
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 SUBPROCESS_KIND = "--subprocess-kind"
 _WITH_A_BROWSER = frozenset(
     {"screenshot", "pdf", "text", "links", "decode", "fetch", "download", "demo", "portal", "doctor"}
 )
 """Commands whose zygote loads while they are loaded themselves: two processors have enough to do with both."""
+_TELLS_MORE = ("--allow-d", "--c", "--d")
+"""How the options begin by which a zygote loads something else: --allow-degraded, --ca-cert, --dns-server."""
 
 
 def main() -> NoReturn:
@@ -25,10 +30,11 @@ def main() -> NoReturn:
         code = entry.main(kind)
         sys.stderr.flush()
         os._exit(code)  # what made the namespaces has nothing to clean up
-    from cloister.process import spawn
+    if len(sys.argv) > 1 and sys.argv[1] in _WITH_A_BROWSER:
+        from cloister.process import early, kinds
 
-    if sys.argv[1:2] and sys.argv[1] in _WITH_A_BROWSER:
-        spawn.spawn_ahead("zygote")
+        as_usual = sys.argv[1] != "portal" and not any(each.startswith(_TELLS_MORE) for each in sys.argv)
+        early.start(kinds.OF_PAGES if as_usual else ())
     from cloister import cli
 
     cli.run()

@@ -9,12 +9,12 @@ from __future__ import annotations
 import builtins
 import contextlib
 import errno
-import signal
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # every start of a process waits for this module, and typing takes 10 ms to load
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+    from signal import Signals
 
     from .ends import End
 
@@ -216,15 +216,25 @@ class PageCrashed(CloisterError):
     retriable = True
 
     def __init__(self, url: str, end: End | None = None) -> None:
-        # Here, as it loads dataclasses, and every start of a process waits for this module.
-        from . import ends
+        from .ends import Exited  # later, as every start of a process waits for this module
 
         self.url = url
-        self.end = end or ends.Exited(None)
-        stopped = signal.SIGSYS if isinstance(self.end, ends.SandboxViolation) else None
-        self.signal = self.end.signal if isinstance(self.end, ends.Crashed) else stopped
-        self.exit_code = self.end.code if isinstance(self.end, ends.Exited) else None
+        self.end = end or Exited(None)
+        self.signal, self.exit_code = _as_the_kernel_said(self.end)
         super().__init__(f"{printable(url, 200)}: the page's process {self.end}. page.reload() starts anew")
+
+
+def _as_the_kernel_said(end: End) -> tuple[Signals | None, int | None]:
+    """The signal that ended a process, and its exit code."""
+    from signal import SIGSYS
+
+    from . import ends
+
+    stopped = SIGSYS if isinstance(end, ends.SandboxViolation) else None
+    return (
+        end.signal if isinstance(end, ends.Crashed) else stopped,
+        end.code if isinstance(end, ends.Exited) else None,
+    )
 
 
 # ── plugins ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -296,13 +306,9 @@ class PluginCrashed(PluginError):
     retriable = True
 
     def __init__(self, plugin: str, end: End) -> None:
-        from . import ends  # as for PageCrashed
-
         self.plugin = plugin
         self.end = end
-        stopped = signal.SIGSYS if isinstance(end, ends.SandboxViolation) else None
-        self.signal = end.signal if isinstance(end, ends.Crashed) else stopped
-        self.exit_code = end.code if isinstance(end, ends.Exited) else None
+        self.signal, self.exit_code = _as_the_kernel_said(end)
         super().__init__(f"{plugin}: its process {end}. The next call starts a new one")
 
 

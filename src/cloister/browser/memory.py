@@ -61,11 +61,12 @@ class MemoryKeeper:
         self._share = share
         self._budget = budget
         self._page_limit = page_limit
-        self._pressure = PressureWatch(self._on_pressure)
+        self._pressure: PressureWatch | None = None
         self._work = asyncio.get_running_loop().create_task(self._watch())
 
     async def close(self) -> None:
-        self._pressure.close()
+        if self._pressure is not None:
+            self._pressure.close()
         self._work.cancel()
         await asyncio.gather(self._work, return_exceptions=True)
 
@@ -73,6 +74,10 @@ class MemoryKeeper:
         while True:
             await asyncio.sleep(INTERVAL)
             try:
+                if self._pressure is None:
+                    # Not for a program that opens one page and ends: the kernel takes 15 ms to let go of its trigger
+                    # (psi_trigger_destroy() waits for all processors), and no page is in the background by now.
+                    self._pressure = PressureWatch(self._on_pressure)
                 for page in list(self._pages()):
                     await self._check(page)
                 await self._keep_within_budget()

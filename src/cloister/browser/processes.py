@@ -21,14 +21,12 @@ from ..interfaces.zygote import PreloadKind
 from ..ipc import Channel, Connection
 from ..process import ChildProcess, Zygote
 from ..process.keep import Kept
-from ..process.kinds import MODULES
+from ..process.kinds import MODULES, OF_PAGES
 from ..process.supervisor import Supervisor
 from .decoders import DecoderPool
 
 __all__ = ["Processes"]
 
-_KINDS = ("web_content", "request_server", "lookup_server", "image_decoder")
-"""In the order in which a page needs them."""
 _START_TIMEOUT = 20.0  # seconds
 
 
@@ -46,9 +44,13 @@ class Processes:
     ) -> None:
         self._supervisor = supervisor
         self._lookup_options = msgspec.msgpack.encode(lookup)
-        roots = msgspec.msgpack.encode(request_server.PreloadOptions(extra_roots=extra_roots))
-        preload = {"request_server": roots, "lookup_server": msgspec.msgpack.encode(lookup_preload)}
-        self._kinds = [PreloadKind(kind, MODULES[kind], preload.get(kind, b"")) for kind in _KINDS]
+        # Nothing where it is as usual: a zygote that began before this module was imported was told nothing either.
+        preload = {
+            "request_server": request_server.PreloadOptions(extra_roots=extra_roots) if extra_roots else None,
+            "lookup_server": lookup_preload if lookup_preload != lookup_server.PreloadOptions() else None,
+        }
+        options = {kind: msgspec.msgpack.encode(each) for kind, each in preload.items() if each is not None}
+        self._kinds = [PreloadKind(kind, MODULES[kind], options.get(kind, b"")) for kind in OF_PAGES]
         self._allow_degraded = allow_degraded
         self._zygote = Kept("the zygote", self._start_zygote)
         self._lookup = Kept("the lookup_server", self._start_lookup)
@@ -165,7 +167,6 @@ class Processes:
         self._supervisor.adopt(zygote.process)
         try:
             await zygote.process.ready()  # says first what this kernel lacks
-            await zygote.branch_ready("web_content")
         except BaseException:
             await zygote.close()
             raise

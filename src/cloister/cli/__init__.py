@@ -6,7 +6,7 @@ import os
 import sys
 from typing import NoReturn
 
-from cloister.process import spawn
+from cloister.process import early
 
 from .command import main
 
@@ -19,7 +19,7 @@ def run() -> NoReturn:
     try:
         code = main()
     finally:
-        spawn.abandon()
+        early.abandon()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -6,9 +6,11 @@ The names below are imported when they are first used: a child's first lines are
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # typing takes 10 ms to load: process/spawn.py
 if TYPE_CHECKING:
+    from typing import Any
+
     from .handle import ChildProcess, ExitStatus
     from .launcher import Zygote, launch
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import os
+import select
 import signal
 import sys
 
@@ -18,6 +19,7 @@ from .variables import CHANNEL_VARIABLE, SHARED_VARIABLE
 __all__ = ["main"]
 
 EXIT_USAGE = 2
+_GREETING_TIMEOUT = 10.0  # seconds
 _CLONE_PARENT = 0x00008000  # include/uapi/linux/sched.h
 
 
@@ -44,9 +46,15 @@ def main(kind: str) -> int:
 
     pid = os.getpid()
     if sandbox.Layer.PID_NAMESPACE in isolated:
+        greeted, greets = os.pipe()
         if pid := _sibling():
             greet(channel, pid)
             return 0
+        os.close(greets)
+        # Its first word comes after the greeting. The other process closes its end when it ends.
+        if not select.select([greeted], [], [], _GREETING_TIMEOUT)[0]:
+            return _usage(f"{kind}: the process that began it hangs")
+        os.close(greeted)
         sandbox.forbid_executable_memfds()
     if pid:
         greet(channel, pid)

@@ -6,7 +6,7 @@ Names, not imports: the privileged side never imports a child. A module has ``PO
 
 from __future__ import annotations
 
-__all__ = ["HOST_NETWORK", "MODULES", "OF_PLUGINS", "PLUGIN_HOST", "PROGRAM_HOST", "WITHOUT_A_LOOP"]
+__all__ = ["HOST_NETWORK", "MODULES", "OF_PAGES", "OF_PLUGINS", "PLUGIN_HOST", "PROGRAM_HOST", "WITHOUT_A_LOOP"]
 
 PLUGIN_HOST = "plugin_host"
 """The process of a plugin."""
@@ -14,6 +14,9 @@ PROGRAM_HOST = "program_host"
 """The process of a program that a plugin is, or runs."""
 OF_PLUGINS = frozenset({PLUGIN_HOST, PROGRAM_HOST})
 """The kinds that no page has."""
+
+OF_PAGES = ("web_content", "request_server", "lookup_server", "image_decoder")
+"""The kinds that a page has, in the order in which it needs them."""
 
 MODULES = {
     "zygote": "cloister.process.zygote",

@@ -39,13 +39,14 @@ from ..interfaces.zygote import (
     Launched,
     Options,
     PreloadKind,
-    Start,
 )
-from ..ipc import Channel, Descriptors, blob
-from ..ipc.codec import Packet, codec
+from ..ipc import Channel, Descriptors
+from ..ipc.codec import codec
+from . import early, start_message
+from .early import Early
 from .handle import ChildProcess, ExitStatus
 from .last_words import LastWords
-from .spawn import spawn, take
+from .spawn import spawn
 from .usage import fields_of
 
 __all__ = ["Zygote", "launch"]
@@ -68,15 +69,16 @@ async def launch(
     interface: Interface = CONTROL,
     handlers: Mapping[type[Message], Any] | None = None,
     shares: tuple[str, ...] = (),
+    begun: Early | None = None,
 ) -> ChildProcess:
     """Start ``python -m cloister --subprocess-kind=KIND`` and hand it ``channels`` (given away, whatever happens).
 
     ``keep`` are this side's ends, closed with the handle, or here when this fails. ``shares`` are namespaces of this
-    program that it stays in.
+    program that it stays in. ``begun`` is the process where it runs already, and may have been told its options.
     Raises :class:`LaunchError` when it does not come up, and :class:`OutOfDescriptors`.
     """
     try:
-        spawned = spawn(kind, shares) if shares else take(kind)
+        spawned = spawn(kind, shares) if begun is None else begun.spawned
     except BaseException:
         _close(*channels, *keep)
         raise
@@ -84,7 +86,8 @@ async def launch(
     greeting = asyncio.ensure_future(_greeted(kind, control, errors))
     try:
         pid = await asyncio.shield(greeting)
-        _hand_over(control, options, channels, allow_degraded)
+        if begun is None or not begun.options:
+            start_message.send(control, options, channels, allow_degraded)
         with descriptors_left():
             pidfd = os.pidfd_open(pid)
     except BaseException:
@@ -110,19 +113,6 @@ async def launch(
     )
     log.debug("%s %d started", kind, pid)
     return child
-
-
-def _hand_over(control: Channel, options: bytes, channels: Sequence[Channel], allow_degraded: bool) -> None:
-    body, memfds = blob.pack(options)
-    owned = Descriptors(memfds)
-    fds = [channel.fileno() for channel in channels]
-    message = Start(body, len(fds), allow_degraded)
-    try:
-        control.send(codec(LAUNCH, "client").encode(Packet.EVENT, 0, message), (*fds, *owned.borrow()))
-    except BlockingIOError as error:
-        raise LaunchError(f"its start options could not be sent: {error}") from error
-    finally:
-        owned.close()
 
 
 async def _undo(spawned: int, greeting: asyncio.Future[int]) -> None:
@@ -215,19 +205,30 @@ class Zygote:
         Raises :class:`LaunchError` or :class:`OutOfDescriptors`.
         """
         zygote = cls(allow_degraded=allow_degraded, on_branch=on_branch)
+        options = msgspec.msgpack.encode(Options(tuple(kinds)))
+        begun = None if shares else early.take()
+        if begun is not None and begun.options and (allow_degraded or begun.options != options):
+            early.end(begun)
+            begun = None
         theirs: list[Channel] = []
         try:
-            for entry in kinds:
-                zygote._channels[entry.kind], channel = Channel.pair()
+            for number, entry in enumerate(kinds):
+                if begun is not None and begun.options:
+                    zygote._channels[entry.kind] = begun.channels[number]
+                else:
+                    zygote._channels[entry.kind], channel = Channel.pair()
+                    theirs.append(channel)
                 zygote._branches[entry.kind] = asyncio.get_running_loop().create_future()
-                theirs.append(channel)
         except OutOfDescriptors:
             _close(*zygote._channels.values(), *theirs)
+            if begun is not None:
+                early.end(begun)
             raise
         zygote.process = await launch(
             "zygote",
-            msgspec.msgpack.encode(Options(tuple(kinds))),
+            options,
             theirs,
+            begun=begun,
             keep=list(zygote._channels.values()),
             allow_degraded=allow_degraded,
             interface=ZYGOTE,

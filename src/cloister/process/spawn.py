@@ -1,24 +1,24 @@
-"""The first step of a start by exec. It imports next to nothing, so that a command can take it before the rest of
-itself is imported: the zygote loads its libraries meanwhile."""
+"""The first step of a start by exec.
+
+It imports nothing that is not there when Python has started: :mod:`.early` takes it before anything else is done, and
+``socket``, ``signal`` and ``typing`` would take another 12 ms.
+"""
 
 from __future__ import annotations
 
+import _socket
 import contextlib
 import os
-import signal
-import socket
 import sys
-import time
-from typing import Final, NamedTuple
 
-from ..errors import LaunchError, OutOfDescriptors, descriptors_left
+from ..errors import LaunchError, descriptors_left
 from .variables import CHANNEL_VARIABLE, LOG_VARIABLE, SHARED_VARIABLE
 
-__all__ = ["Spawned", "abandon", "spawn", "spawn_ahead", "take"]
+__all__ = ["Spawned", "spawn"]
 
-_END_TIMEOUT = 2.0  # seconds
-
-_PASSED: Final = (
+_SIGNALS = (2, 13, 15, 17)
+"""SIGINT, SIGPIPE, SIGTERM and SIGCHLD, as signal(7) has them for x86 and ARM."""
+_PASSED = (
     "HOME",
     "LANG",
     "LC_ALL",
@@ -37,44 +37,14 @@ _PASSED: Final = (
 hold secrets; and what is here is gone before a foreign byte comes."""
 
 
-class Spawned(NamedTuple):
-    """A process that begins. Both descriptors are the holder's to close."""
+class Spawned:
+    """A process that begins: its pid, and two descriptors that are the holder's to close: its control channel, and the
+    reading end of its standard error."""
 
-    pid: int
-    control: int
-    errors: int
-    """The reading end of its standard error."""
-
-
-_ahead: dict[str, Spawned] = {}
-
-
-def spawn_ahead(kind: str) -> None:
-    """Start a ``kind`` that :func:`take` will hand out; one that nobody takes ends with this program. What hinders
-    it will hinder :func:`take`, where it is known what for."""
-    if kind not in _ahead:
-        with contextlib.suppress(LaunchError, OutOfDescriptors):
-            _ahead[kind] = spawn(kind)
-
-
-def abandon() -> None:
-    """End what was started ahead and never taken. For a program that ends and has no other children: it waits for
-    every child, as it cannot know the one that made itself a pid namespace."""
-    while _ahead:
-        _, spawned = _ahead.popitem()
-        os.close(spawned.control)  # whatever it has become ends when it finds nobody there
-        os.close(spawned.errors)
-        os.kill(spawned.pid, signal.SIGKILL)
-        deadline = time.monotonic() + _END_TIMEOUT
-        with contextlib.suppress(ChildProcessError):
-            while time.monotonic() < deadline:
-                if os.waitpid(-1, os.WNOHANG) == (0, 0):
-                    time.sleep(0.005)
-
-
-def take(kind: str) -> Spawned:
-    """The ``kind`` that was started ahead, or a new one. Raises :class:`LaunchError`."""
-    return _ahead.pop(kind, None) or spawn(kind)
+    def __init__(self, pid: int, control: int, errors: int) -> None:
+        self.pid = pid
+        self.control = control
+        self.errors = errors
 
 
 def spawn(kind: str, shares: tuple[str, ...] = ()) -> Spawned:
@@ -82,9 +52,9 @@ def spawn(kind: str, shares: tuple[str, ...] = ()) -> Spawned:
     Raises :class:`LaunchError` or :class:`OutOfDescriptors`."""
     with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
         with descriptors_left():
-            here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            ours.enter_context(here)
-            theirs.enter_context(there)
+            here, there = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)  # both close-on-exec
+            ours.callback(here.close)
+            theirs.callback(there.close)
             # A full pipe must not stop a child, so its end does not block.
             reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
             ours.callback(os.close, reader)
@@ -114,7 +84,7 @@ def _spawn(kind: str, channel: int, errors: int, null: int, shares: tuple[str, .
             ],
             setsid=True,  # Ctrl-C is for the browser, which ends its children in order
             setsigmask=[],
-            setsigdef=[signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD],
+            setsigdef=_SIGNALS,
         )
     except OSError as error:
         raise LaunchError(f"{kind} could not be started: {sys.executable}: {error.strerror}") from error

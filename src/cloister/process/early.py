@@ -1,0 +1,103 @@
+"""A zygote that begins before the command that will need it has been imported: it loads its libraries meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+
+from ..errors import CloisterError, LaunchError, OutOfDescriptors
+from . import spawn as spawning
+
+TYPE_CHECKING = False  # typing takes 10 ms to load: process/spawn.py
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..ipc import Channel
+    from .spawn import Spawned
+
+__all__ = ["Early", "abandon", "end", "start", "take"]
+
+_END_TIMEOUT = 2.0  # seconds
+_SIGKILL = 9
+
+
+class Early:
+    """One that begins. All descriptors are the holder's to close.
+
+    ``options`` are the zygote's start options as it was told them; nothing: it was told nothing yet. ``channels`` are
+    this side's ends of its branches' channels, in the options' order.
+    """
+
+    def __init__(self, spawned: Spawned, options: bytes = b"", channels: Sequence[Channel] = ()) -> None:
+        self.spawned = spawned
+        self.options = options
+        self.channels = channels
+
+
+_begun: list[Early] = []  # one at most
+
+
+def start(kinds: Sequence[str]) -> None:
+    """Start a zygote that :func:`take` will hand out, for ``kinds`` with the options that they have by themselves, or
+    for what it will be told later. One that nobody takes ends with this program. What hinders it will hinder the
+    launch, where it is known what for."""
+    if _begun:
+        return
+    with contextlib.suppress(LaunchError, OutOfDescriptors):
+        spawned = spawning.spawn("zygote")
+        _begun.append(Early(spawned))
+        if kinds:
+            with contextlib.suppress(CloisterError):
+                _begun[0] = _told(spawned, kinds)
+
+
+def _told(spawned: Spawned, kinds: Sequence[str]) -> Early:
+    # Only now: it runs already while this is imported.
+    import msgspec
+
+    from ..interfaces.zygote import Options, PreloadKind
+    from ..ipc import Channel
+    from . import start_message
+    from .kinds import MODULES
+
+    options = msgspec.msgpack.encode(Options(tuple(PreloadKind(kind, MODULES[kind]) for kind in kinds)))
+    with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+        control = Channel(os.dup(spawned.control))
+        theirs.callback(control.close)
+        pairs = []
+        for _ in kinds:
+            here, there = Channel.pair()
+            ours.callback(here.close)
+            theirs.callback(there.close)
+            pairs.append((here, there))
+        start_message.send(control, options, [there for _, there in pairs], allow_degraded=False)
+        ours.pop_all()
+    return Early(spawned, options, [here for here, _ in pairs])
+
+
+def take() -> Early | None:
+    """The zygote that has begun; None where none has."""
+    return _begun.pop() if _begun else None
+
+
+def abandon() -> None:
+    """End what was started and never taken."""
+    if (early := take()) is not None:
+        end(early)
+
+
+def end(early: Early) -> None:
+    """End one that is not wanted, whatever it has become by now, and wait for it."""
+    for channel in early.channels:
+        channel.close()
+    os.close(early.spawned.control)
+    os.close(early.spawned.errors)
+    # It leads a session, which the process that it makes in a pid namespace of its own does not leave.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(early.spawned.pid, _SIGKILL)
+    deadline = time.monotonic() + _END_TIMEOUT
+    with contextlib.suppress(ChildProcessError):
+        while time.monotonic() < deadline:
+            if os.waitid(os.P_PGID, early.spawned.pid, os.WEXITED | os.WNOHANG) is None:
+                time.sleep(0.005)
