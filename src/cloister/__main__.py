@@ -25,16 +25,21 @@ def main() -> NoReturn:
         if name != SUBPROCESS_KIND or len(sys.argv) > 2:
             print(f"cloister: {SUBPROCESS_KIND}=KIND stands alone", file=sys.stderr)
             sys.exit(2)
+        from cloister.process import lean
+
+        lean.load_msgspec()
         from cloister.process import entry
 
         code = entry.main(kind)
         sys.stderr.flush()
         os._exit(code)  # what made the namespaces has nothing to clean up
     if len(sys.argv) > 1 and sys.argv[1] in _WITH_A_BROWSER:
-        from cloister.process import early, kinds
+        from cloister.process import early, kinds, lean
 
         as_usual = sys.argv[1] != "portal" and not any(each.startswith(_TELLS_MORE) for each in sys.argv)
         early.start(kinds.OF_PAGES if as_usual else ())
+        with lean.without("ssl"):  # 7 ms; who speaks TLS is request_server
+            import asyncio  # noqa: F401
     from cloister import cli
 
     cli.run()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -34,6 +34,9 @@ from .resolver import Resolver
 from .sandbox import POLICY
 from .servers import Server
 from .system import OwnAddresses, System
+
+if TYPE_CHECKING:
+    import ssl
 
 __all__ = ["POLICY", "main", "preload"]
 

@@ -8,6 +8,7 @@ import time
 
 from ..errors import CloisterError, LaunchError, OutOfDescriptors
 from . import spawn as spawning
+from .lean import load_msgspec
 
 TYPE_CHECKING = False  # typing takes 10 ms to load: process/spawn.py
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def start(kinds: Sequence[str]) -> None:
 
 def _told(spawned: Spawned, kinds: Sequence[str]) -> Early:
     # Only now: it runs already while this is imported.
+    load_msgspec()
     import msgspec
 
     from ..interfaces.zygote import Options, PreloadKind

@@ -32,6 +32,7 @@ from ..ipc.start import Start
 from ..sandbox.kernel import prctl
 from .child import leave, run, tell_of_crashes
 from .kinds import HOST_NETWORK, WITHOUT_A_LOOP
+from .lean import without
 
 __all__ = ["main", "preload"]
 
@@ -67,7 +68,8 @@ def main(start: Start) -> None:
             zygote.branch(entry, channel, start.allow_degraded)
     others = [each for each in branches if each[0].kind not in WITHOUT_A_LOOP]
     if others:
-        importlib.import_module("cloister.ipc.service")  # asyncio, and ssl with it: once for all who need it
+        with contextlib.nullcontext() if any(_speaks_tls(entry) for entry, _ in others) else without("ssl"):
+            importlib.import_module("cloister.ipc.service")  # asyncio, once for all who need it
         gc.freeze()
     for entry, channel in others:
         zygote.branch(entry, channel, start.allow_degraded)
@@ -77,6 +79,12 @@ def main(start: Start) -> None:
     sandbox.enter_empty_root(())
     report = sandbox.enter(sandbox.ZYGOTE, allow_degraded=start.allow_degraded)
     zygote.serve(Ready(tuple(report.layers), tuple(report.missing)))
+
+
+def _speaks_tls(entry: PreloadKind) -> bool:
+    """Whether it does so by asyncio: a lookup_server with name servers that are asked over TLS. A request_server has
+    the ssl module to itself."""
+    return entry.kind == "lookup_server" and bool(entry.options)
 
 
 class _Parent:
