@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -33,6 +34,7 @@ def main() -> NoReturn:
         code = entry.main(kind)
         sys.stderr.flush()
         os._exit(code)  # what made the namespaces has nothing to clean up
+    gc.disable()
     if len(sys.argv) > 1 and sys.argv[1] in _WITH_A_BROWSER:
         from cloister.process import early, kinds, lean
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import signal as signals
+
+import msgspec
 
 __all__ = [
     "BadMessage",
@@ -17,8 +18,7 @@ __all__ = [
 ]
 
 
-@dataclasses.dataclass(frozen=True)
-class End:
+class End(msgspec.Struct, frozen=True):
     """One of the classes below. ``str()`` says it in words that finish the sentence "the process …"."""
 
     @property
@@ -27,8 +27,7 @@ class End:
         return True
 
 
-@dataclasses.dataclass(frozen=True)
-class Exited(End):
+class Exited(End, frozen=True):
     """It ended by itself, with this exit ``code``; None where nobody could tell."""
 
     code: int | None
@@ -41,8 +40,7 @@ class Exited(End):
         return self.code != 0
 
 
-@dataclasses.dataclass(frozen=True)
-class Crashed(End):
+class Crashed(End, frozen=True):
     """A ``signal`` ended it that Cloister did not send."""
 
     signal: int
@@ -51,8 +49,7 @@ class Crashed(End):
         return f"was ended by {signal_name(self.signal)}"
 
 
-@dataclasses.dataclass(frozen=True)
-class Killed(End):
+class Killed(End, frozen=True):
     """Cloister ended it, and says for which ``reason``. ``quiet``: there is nothing to report, as that was part of
     its ordinary life, or the consequence of an end that is reported."""
 
@@ -67,8 +64,7 @@ class Killed(End):
         return not self.quiet
 
 
-@dataclasses.dataclass(frozen=True)
-class SandboxViolation(End):
+class SandboxViolation(End, frozen=True):
     """The sandbox stopped it at a system call that its kind may not make. ``syscall`` is its name and ``arguments``
     what is in the six registers of arguments, in hexadecimal, where the process still managed to say it."""
 
@@ -79,8 +75,7 @@ class SandboxViolation(End):
         return f"was stopped by the sandbox at a forbidden system call ({self.syscall or 'SIGSYS'})"
 
 
-@dataclasses.dataclass(frozen=True)
-class OutOfMemory(End):
+class OutOfMemory(End, frozen=True):
     """It needed more memory than it may have. ``limit`` says whose limit that was."""
 
     limit: str
@@ -89,8 +84,7 @@ class OutOfMemory(End):
         return f"ran out of memory: {self.limit}"
 
 
-@dataclasses.dataclass(frozen=True)
-class BadMessage(End):
+class BadMessage(End, frozen=True):
     """It sent what its interface does not allow, and was ended: it is broken, or taken over."""
 
     detail: str

@@ -14,7 +14,6 @@ TYPE_CHECKING = False  # every start of a process waits for this module, and typ
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-    from signal import Signals
 
     from .ends import End
 
@@ -224,7 +223,7 @@ class PageCrashed(CloisterError):
         super().__init__(f"{printable(url, 200)}: the page's process {self.end}. page.reload() starts anew")
 
 
-def _as_the_kernel_said(end: End) -> tuple[Signals | None, int | None]:
+def _as_the_kernel_said(end: End) -> tuple[int | None, int | None]:
     """The signal that ended a process, and its exit code."""
     from signal import SIGSYS
 

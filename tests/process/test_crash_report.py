@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import subprocess
@@ -71,7 +70,7 @@ def test_what_is_made_of_any_end_is_printable_and_reads_back_as_it_was(
     assert msgspec.json.decode(encoded, type=CrashReport) == made
     assert all(c == "\n" or c.isprintable() for text in texts(json.loads(encoded)) for c in text)
     assert made.end["type"] == type(end).__name__
-    assert made.end.keys() == {"type", *dataclasses.asdict(end)}
+    assert made.end.keys() == {"type", *msgspec.structs.asdict(end)}
 
 
 def test_the_longest_report_is_short_enough_to_be_read(tmp_path: Path) -> None:

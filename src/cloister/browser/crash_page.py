@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import html
-
 from ..ends import End
 from ..errors import printable
 
@@ -17,6 +15,8 @@ _STYLE = (
 
 def crash_page(url: str, end: End) -> bytes:
     """An HTML document that says that the page at ``url`` has crashed, and how."""
+    import html  # with every name of a character: for few pages only
+
     return (
         f"<!DOCTYPE html><meta charset=utf-8><title>This page crashed</title><style>{_STYLE}</style>"
         f"<h1>This page crashed</h1><p><code>{html.escape(printable(url, 300))}</code></p>"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
+from typing import NamedTuple
 
 from ..interfaces.base import Request
 from ..interfaces.web_content import Loaded
@@ -14,8 +14,7 @@ MOST = 50
 """Entries that are kept, as in Chromium (content/public/common/content_constants.h, kMaxSessionHistoryEntries)."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One navigation: ``message`` makes the request, and the descriptors that go with it, anew each time."""
 
     url: str

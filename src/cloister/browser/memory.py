@@ -10,14 +10,16 @@ import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ..ends import End, OutOfMemory
 from ..errors import OutOfDescriptors
 from ..process import ChildProcess
-from ..process.pressure import Pressure, PressureWatch
 from ..process.usage import pss, resident
 from .room import Room
+
+if TYPE_CHECKING:
+    from ..process.pressure import Pressure, PressureWatch
 
 __all__ = ["MemoryKeeper", "default_budget"]
 
@@ -77,6 +79,8 @@ class MemoryKeeper:
                 if self._pressure is None:
                     # Not for a program that opens one page and ends: the kernel takes 15 ms to let go of its trigger
                     # (psi_trigger_destroy() waits for all processors), and no page is in the background by now.
+                    from ..process.pressure import PressureWatch
+
                     self._pressure = PressureWatch(self._on_pressure)
                 for page in list(self._pages()):
                     await self._check(page)

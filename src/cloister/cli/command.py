@@ -7,6 +7,8 @@ end (typer brings pydantic), the same in argparse 35 ms, Python's own start incl
 from __future__ import annotations
 
 import argparse
+import functools
+import gc
 import os
 import signal
 import sys
@@ -41,6 +43,7 @@ PLUGIN_CODES = (
 )
 
 Run = Callable[[argparse.Namespace], int]
+Fill = Callable[[argparse.ArgumentParser], None]
 
 
 def viewport(text: str) -> dict[str, int]:
@@ -75,8 +78,7 @@ def proxy(text: str) -> dict[str, str]:
     return made | {"username": unquote(username), "password": unquote(password)} if at else made
 
 
-def _page_options(binary: bool) -> argparse.ArgumentParser:
-    shared = argparse.ArgumentParser(add_help=False)
+def _page_options(shared: argparse.ArgumentParser, *, binary: bool) -> None:
     shared.add_argument("target", metavar="URL|FILE|-", help="what to open")
     shared.add_argument(
         "-o", "--output", metavar="OUT", default="-", help="write to OUT instead of standard output"
@@ -89,7 +91,6 @@ def _page_options(binary: bool) -> argparse.ArgumentParser:
                         help="write what there is afterwards, as a storage state")  # fmt: skip
     _network(shared, 30.0)
     shared.set_defaults(binary=binary)
-    return shared
 
 
 def _network(shared: argparse.ArgumentParser, timeout: float | None) -> None:
@@ -138,6 +139,7 @@ def _lazily(module: str, name: str) -> Run:
 
         with _logged(getattr(arguments, "verbose", None)):
             function: Run = getattr(import_module(f"cloister.cli.{module}"), name)
+            gc.enable()  # which __main__ turned off: importing leaves next to nothing to find
             return function(arguments)
 
     return run
@@ -167,39 +169,82 @@ def _logged(verbosity: int | None) -> Iterator[None]:
         of_sandbox.setLevel(before[1])
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Every command with its options."""
+def _width() -> int:
+    """Characters of a line, as argparse finds it: by shutil, which loads three libraries for archives."""
+    try:
+        columns = int(os.environ.get("COLUMNS") or 0) or os.get_terminal_size(1).columns
+    except (ValueError, OSError):
+        columns = 0
+    return (columns or 80) - 2
+
+
+def build_parser(only: str | None = None) -> argparse.ArgumentParser:
+    """Every command with its options; where one is named, the options of that one only: all of them take 6 ms."""
+    plain = functools.partial(argparse.HelpFormatter, width=_width())
+    as_written = functools.partial(argparse.RawDescriptionHelpFormatter, width=_width())
     parser = argparse.ArgumentParser(
         prog="cloister",
+        formatter_class=plain,
         description="Open what you don't trust: every page, response and image in a sandboxed process of its own.",
         epilog=CODES,
     )
     parser.add_argument("--version", action="version", version=f"cloister {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    def command(name: str, run: Run, text: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    def command(name: str, module: str, text: str, fill: Fill, epilog: str = CODES) -> None:
         added = commands.add_parser(
-            name, help=text, description=f"{text[0].upper()}{text[1:]}.", parents=parents,
-            epilog=TARGETS + CODES if parents else CODES, formatter_class=argparse.RawDescriptionHelpFormatter,
+            name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=epilog,
+            formatter_class=as_written,
         )  # fmt: skip
-        added.set_defaults(run=run)
-        return added
+        added.set_defaults(run=_lazily(module, name))
+        if only in (None, name):
+            fill(added)
 
-    screenshot = command(
-        "screenshot", _lazily("pages", "screenshot"), "a picture of a page, as PNG", _page_options(True)
-    )
+    def group(name: str, text: str, fill: Fill, epilog: str = CODES) -> None:
+        added = commands.add_parser(name, help=text, epilog=epilog, formatter_class=plain)
+        if only in (None, name):
+            fill(added)
+
+    command("screenshot", "pages", "a picture of a page, as PNG", _add_screenshot, TARGETS + CODES)
+    command("pdf", "pages", "a page laid out for print, as PDF", _add_pdf, TARGETS + CODES)
+    command("text", "pages", "what a page says", _add_text, TARGETS + CODES)
+    command("links", "pages", "where a page leads: one address and its text a line", _add_links,
+            TARGETS + CODES)  # fmt: skip
+    command("decode", "pages", "one image of any format, as PNG", _add_decode)
+    command("fetch", "fetch", "what a server answers, without a page", _add_fetch)
+    command("download", "fetch", "what a server sends, saved in a file", _add_download)
+    command("demo", "shows", "good and hostile pages side by side, served on this machine", _add_demo)
+    group("plugin", "make, check, run and test a plugin", _add_plugin, PLUGIN_CODES)
+    command("portal", "portal", "sandboxed processes for your other programs, on sockets", _add_portal)
+    command("doctor", "shows", "what this machine's kernel offers, and what each process gets", _add_doctor)
+    group("crashes", "what is known of processes that crashed", _add_crashes)
+    command("top", "top", "the processes of all your browsers and plugins, and what each uses", _add_top)
+    return parser
+
+
+def _add_screenshot(screenshot: argparse.ArgumentParser) -> None:
+    _page_options(screenshot, binary=True)
     screenshot.add_argument(
         "--full-page", action="store_true", help="the whole page, not only what the viewport shows"
     )
-    command("pdf", _lazily("pages", "pdf"), "a page laid out for print, as PDF", _page_options(True))
-    text = command("text", _lazily("pages", "text"), "what a page says", _page_options(False))
+
+
+def _add_pdf(pdf: argparse.ArgumentParser) -> None:
+    _page_options(pdf, binary=True)
+
+
+def _add_text(text: argparse.ArgumentParser) -> None:
+    _page_options(text, binary=False)
     text.add_argument("--format", choices=("text", "markdown", "html"), default="text",
                       help="all visible text (text), the main content as Markdown, or the document")  # fmt: skip
-    links = command("links", _lazily("pages", "links"), "where a page leads: one address and its text a line",
-                    _page_options(False))  # fmt: skip
+
+
+def _add_links(links: argparse.ArgumentParser) -> None:
+    _page_options(links, binary=False)
     links.add_argument("--json", action="store_true", help="a list of objects with url and text")
 
-    decode = command("decode", _lazily("pages", "decode"), "one image of any format, as PNG")
+
+def _add_decode(decode: argparse.ArgumentParser) -> None:
     decode.add_argument("target", metavar="IMAGE", help="an image file")
     decode.add_argument(
         "-o", "--output", metavar="OUT", default="-", help="write to OUT instead of standard output"
@@ -208,22 +253,16 @@ def build_parser() -> argparse.ArgumentParser:
     _degraded(decode)
     _looking_on(decode)
 
-    _add_transfers(command)
 
-    demo = command(
-        "demo", _lazily("shows", "demo"), "good and hostile pages side by side, served on this machine"
-    )
+def _add_demo(demo: argparse.ArgumentParser) -> None:
     demo.add_argument("-o", "--output", metavar="FOLDER", type=Path, default=Path("cloister-demo"),
                       help="where the pictures go (./cloister-demo)")  # fmt: skip
     demo.add_argument("--json", action="store_true", help="the report for scripts")
     _degraded(demo)
     _looking_on(demo)
 
-    _add_plugin(commands.add_parser("plugin", help="make, check, run and test a plugin", epilog=PLUGIN_CODES))
 
-    portal = command(
-        "portal", _lazily("portal", "portal"), "sandboxed processes for your other programs, on sockets"
-    )
+def _add_portal(portal: argparse.ArgumentParser) -> None:
     portal.add_argument("--folder", metavar="DIR", type=Path,
                         help="where the sockets are ($XDG_RUNTIME_DIR/cloister/portal)")  # fmt: skip
     portal.add_argument("--max-processes", metavar="N", type=int, default=16,
@@ -231,9 +270,8 @@ def build_parser() -> argparse.ArgumentParser:
     portal.add_argument("--json", action="store_true", help="where the sockets are, for scripts")
     _degraded(portal)
 
-    doctor = command(
-        "doctor", _lazily("shows", "doctor"), "what this machine's kernel offers, and what each process gets"
-    )
+
+def _add_doctor(doctor: argparse.ArgumentParser) -> None:
     instead = doctor.add_mutually_exclusive_group()
     instead.add_argument(
         "--policy",
@@ -248,19 +286,15 @@ def build_parser() -> argparse.ArgumentParser:
     )
     doctor.add_argument("--json", action="store_true", help="the report for scripts")
     _verbose(doctor)
-    _add_crashes(commands.add_parser("crashes", help="what is known of processes that crashed", epilog=CODES))
 
-    top = command(
-        "top", _lazily("top", "top"), "the processes of all your browsers and plugins, and what each uses"
-    )
+
+def _add_top(top: argparse.ArgumentParser) -> None:
     top.add_argument("--once", action="store_true", help="one table, and no keys")
     top.add_argument("--json", action="store_true", help="once, as a list for scripts")
     top.add_argument("--interval", metavar="SECONDS", type=seconds, default=1.0, help="between two looks (1)")
-    return parser
 
 
-def _add_transfers(command: Callable[..., argparse.ArgumentParser]) -> None:
-    fetch = command("fetch", _lazily("fetch", "fetch"), "what a server answers, without a page")
+def _add_fetch(fetch: argparse.ArgumentParser) -> None:
     fetch.add_argument("target", metavar="URL", help="what to ask for")
     fetch.add_argument("-X", "--request", metavar="METHOD", help="GET, or POST where something is sent")
     fetch.add_argument("-H", "--header", metavar="'NAME: VALUE'", action="append", default=[],
@@ -276,8 +310,10 @@ def _add_transfers(command: Callable[..., argparse.ArgumentParser]) -> None:
                        help="write to OUT instead of standard output")  # fmt: skip
     fetch.add_argument("--json", action="store_true", help="an object with url, status, headers and body")
     _network(fetch, 30.0)
+    fetch.set_defaults(viewport=None)
 
-    download = command("download", _lazily("fetch", "download"), "what a server sends, saved in a file")
+
+def _add_download(download: argparse.ArgumentParser) -> None:
     download.add_argument("target", metavar="URL", help="what to save")
     download.add_argument("-o", "--output", metavar="OUT|FOLDER", default=".",
                           help="the file, or where one is made that is called what the server says (.)")  # fmt: skip
@@ -286,8 +322,7 @@ def _add_transfers(command: Callable[..., argparse.ArgumentParser]) -> None:
     download.add_argument("--sha256", metavar="HEX", help="take nothing else")
     download.add_argument("--json", action="store_true", help="an object with path, url, size and so on")
     _network(download, None)
-    for each in (fetch, download):
-        each.set_defaults(viewport=None)
+    download.set_defaults(viewport=None)
 
 
 def _add_plugin(parser: argparse.ArgumentParser) -> None:
@@ -364,7 +399,8 @@ def _complain(arguments: argparse.Namespace, error: Exception) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the result is its exit code. Usage errors and ``--help`` raise SystemExit, as argparse does."""
-    arguments = build_parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    arguments = build_parser(argv[0] if argv else None).parse_args(argv)
     try:
         run: Run = arguments.run
         code = run(arguments)

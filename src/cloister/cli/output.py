@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 import stat
 import sys
-import unicodedata
 from pathlib import Path
 
 from .failure import USAGE, CommandError
@@ -44,6 +43,8 @@ def write(output: str, data: bytes) -> None:
 
 def without_controls(text: str) -> str:
     """``text`` without the characters that would drive a terminal: a page's text is foreign."""
+    import unicodedata  # for terminals only
+
     return "".join(
         c if c in "\n\t" or unicodedata.category(c) != "Cc" else "\N{REPLACEMENT CHARACTER}" for c in text
     )
@@ -54,7 +55,7 @@ def _replace(path: Path, data: bytes) -> None:
     if path.exists() and not stat.S_ISREG(path.stat().st_mode):
         path.write_bytes(data)  # a device or a pipe (/dev/null, /dev/fd/3) is written to, never replaced
         return
-    beside = path.parent / f".{path.name[:200]}.{secrets.token_hex(6)}"
+    beside = path.parent / f".{path.name[:200]}.{os.urandom(6).hex()}"
     try:
         with beside.open("xb") as file:
             file.write(data)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 import time
@@ -127,6 +126,8 @@ def links(arguments: Namespace) -> int:
     def ask(page: Page, remaining: Remaining) -> bytes:
         found = page.links(timeout=remaining())
         if arguments.json:
+            import json
+
             lines = json.dumps(
                 [{"url": link.url, "text": link.text} for link in found], ensure_ascii=False, indent=2
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -27,8 +26,7 @@ class Mount(NamedTuple):
     """Of version 1; :data:`UNIFIED` alone for version 2."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """This process's cgroup in one hierarchy."""
 
     folder: Path

@@ -8,7 +8,6 @@ characters and the rest of every address in it, and is cut.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import datetime
 import functools
 import os
@@ -113,7 +112,7 @@ class CrashReport(msgspec.Struct, frozen=True, kw_only=True):
         now = datetime.datetime.now(datetime.UTC)
         fields = {
             name: _private(value) if isinstance(value, str) else value
-            for name, value in dataclasses.asdict(end).items()
+            for name, value in msgspec.structs.asdict(end).items()
         }
         died_of: str | None = None
         if isinstance(end, Crashed):

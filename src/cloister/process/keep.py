@@ -6,7 +6,6 @@ import asyncio
 import builtins
 import collections
 import logging
-import random
 import time
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
@@ -62,6 +61,8 @@ class Breaker:
     def delay(self) -> float:
         """Seconds to wait before the next start. Raises :class:`CircuitOpen`."""
         if not self.is_loop:
+            import random
+
             doubled = self.FIRST * 2.0 ** max(0, len(self._ends) - 1)
             return min(doubled, self.LONGEST) * random.uniform(0.5, 1)  # noqa: S311 - it spreads, it hides nothing
         left = self._ends[-1] + self.OPEN - self._clock()

@@ -19,9 +19,9 @@ A /proc mounted with ``hidepid=2`` hides non-dumpable processes whole; then ther
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from ..errors import descriptors_left
 
@@ -31,8 +31,7 @@ _MOST = 65536
 """Bytes read of one file of /proc. They have a tenth of that."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Usage:
+class Usage(NamedTuple):
     """What one process used when it was asked."""
 
     pss_bytes: int
