@@ -13,6 +13,7 @@ def test_every_rule_means_what_another_reader_of_the_list_says() -> None:
     hosts = [
         (before + rule.decode().lstrip("!").replace("*", "any")).encode("idna").decode()
         for rule in sites.load()
+        if not rule.startswith(b"//")
         for before in ("", "a.", "b.a.")
     ]
     different = [host for host in hosts if theirs.privatesuffix(host) != sites.registrable(host)]

@@ -6,7 +6,15 @@ Names, not imports: the privileged side never imports a child. A module has ``PO
 
 from __future__ import annotations
 
-__all__ = ["HOST_NETWORK", "MODULES", "OF_PAGES", "OF_PLUGINS", "PLUGIN_HOST", "PROGRAM_HOST", "WITHOUT_A_LOOP"]
+__all__ = [
+    "HOST_NETWORK",
+    "MODULES",
+    "OF_PAGES",
+    "OF_PLUGINS",
+    "PLUGIN_HOST",
+    "PROGRAM_HOST",
+    "WITHOUT_A_LOOP",
+]
 
 PLUGIN_HOST = "plugin_host"
 """The process of a plugin."""

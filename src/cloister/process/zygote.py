@@ -45,6 +45,8 @@ _SWEEP_SOON = 0.02
 _SWEEPS = 3
 """After so many that found nothing, nothing is left of a program."""
 _SET_CHILD_SUBREAPER = 36  # include/uapi/linux/prctl.h
+_TURN_TIMEOUT = 2.0
+"""Seconds after which a branch loads, whether it is its turn or not."""
 _RETRY_AFTER = 0.01
 """Seconds until a packet for which the system had no room is tried again."""
 
@@ -63,16 +65,22 @@ def main(start: Start) -> None:
     # collector would.
     gc.freeze()
     branches = list(zip(options.kinds, start.channels, strict=True))
+    others = [each for each in branches if each[0].kind not in WITHOUT_A_LOOP]
+    # What decodes a page's images is needed after what lays the page out, and two processors are busy with that: it
+    # loads once the other has imported what it needs, or has ended.
+    turn, has_turn = os.pipe() if others else (None, None)
     for entry, channel in branches:
         if entry.kind in WITHOUT_A_LOOP:
-            zygote.branch(entry, channel, start.allow_degraded)
-    others = [each for each in branches if each[0].kind not in WITHOUT_A_LOOP]
+            zygote.branch(entry, channel, start.allow_degraded, turn)
     if others:
         with contextlib.nullcontext() if any(_speaks_tls(entry) for entry, _ in others) else without("ssl"):
             importlib.import_module("cloister.ipc.service")  # asyncio, once for all who need it
         gc.freeze()
-    for entry, channel in others:
-        zygote.branch(entry, channel, start.allow_degraded)
+    for number, (entry, channel) in enumerate(others):
+        zygote.branch(entry, channel, start.allow_degraded, None if number else has_turn)
+    for end in (turn, has_turn):
+        if end is not None:
+            os.close(end)
     os.environ.clear()
     sandbox.unshare(sandbox.Layer.NETWORK_NAMESPACE)
     sandbox.unshare(sandbox.Layer.MOUNT_NAMESPACE)  # away from branches that still read files
@@ -177,10 +185,11 @@ class _Zygote(_Parent):
     def __init__(self, control: Channel) -> None:
         super().__init__(control, ZYGOTE)
 
-    def branch(self, entry: PreloadKind, channel: Channel, allow_degraded: bool) -> None:
+    def branch(self, entry: PreloadKind, channel: Channel, allow_degraded: bool, turn: int | None) -> None:
+        """``turn`` is an end of a pipe: who reads it waits until who writes it has closed it."""
         pid = os.fork()
         if pid == 0:
-            _become_branch(entry, channel, allow_degraded)
+            _become_branch(entry, channel, allow_degraded, turn)
         channel.close()
         self.send(Packet.EVENT, 0, Branched(entry.kind, pid), (self.adopt(pid),))
 
@@ -248,15 +257,20 @@ class _BranchOfPrograms(_Branch):
 class _Branching:
     """A branch as a module that :func:`run` can run: it refuses, and fails, as any child does."""
 
-    def __init__(self, entry: PreloadKind) -> None:
+    def __init__(self, entry: PreloadKind, turn: int | None) -> None:
         self._entry = entry
+        self._turn = turn
 
     def main(self, start: Start) -> None:
         # Its root folder will be another than the others': in a namespace that they shared, it would be theirs, too.
         sandbox.unshare(sandbox.Layer.MOUNT_NAMESPACE)
         if self._entry.kind not in HOST_NETWORK and not self._entry.shares_network:
             sandbox.unshare(sandbox.Layer.NETWORK_NAMESPACE)
+        if self._entry.kind in WITHOUT_A_LOOP:
+            self._await_turn()
         module = importlib.import_module(self._entry.module)
+        if self._turn is not None:
+            os.close(self._turn)
         module.preload(self._entry.options)
         sandbox.prepare(module.POLICY)
         os.environ.clear()
@@ -270,12 +284,18 @@ class _Branching:
         branch = (_BranchOfPrograms if runs_programs else _Branch)(start.control, module)
         branch.serve(Ready(tuple(report.layers), tuple(report.missing)))
 
+    def _await_turn(self) -> None:
+        if self._turn is not None:
+            poll = select.poll()
+            poll.register(self._turn)
+            poll.poll(_TURN_TIMEOUT * 1000)
 
-def _become_branch(entry: PreloadKind, channel: Channel, allow_degraded: bool) -> NoReturn:
+
+def _become_branch(entry: PreloadKind, channel: Channel, allow_degraded: bool, turn: int | None) -> NoReturn:
     environment = dict(os.environ)  # as long as files are read
-    sandbox.shed([channel.fileno()])
+    sandbox.shed([channel.fileno()] if turn is None else [channel.fileno(), turn])
     os.environ.update(environment)
-    leave(run(_Branching(entry), Start(channel, (), b"", allow_degraded)))
+    leave(run(_Branching(entry, turn), Start(channel, (), b"", allow_degraded)))
 
 
 def _become_child(module: ModuleType, message: Fork, fds: list[int]) -> NoReturn:

@@ -58,7 +58,7 @@ def preload(options: bytes) -> None:
     global _context  # noqa: PLW0603 - made once in the zygote, shared with every child
     wanted = msgspec.msgpack.decode(options, type=PreloadOptions) if options else PreloadOptions()
     _context = tls.context(wanted.extra_roots)
-    sites.load()
+    sites.read()
     stapled.load()
     warmup.run(_context)
     # Half a millisecond of each child, were it left to them.
@@ -69,10 +69,11 @@ def preload(options: bytes) -> None:
 
 
 def settle() -> None:
-    """In the zygote, once it has nothing else to do: parse the roots for those who are forked from now on. Those
-    before do it themselves, if they need them."""
+    """In the zygote, once it has nothing else to do: parse the roots and the list of public suffixes for those who are
+    forked from now on. Those before do it themselves, if they need them."""
     if _context is not None:
         _context.read_roots()
+    sites.load()
 
 
 def main(start: Start) -> None:

@@ -126,7 +126,8 @@ class Report(msgspec.Struct, frozen=True):
     @classmethod
     def of(cls, policy: Policy, held: frozenset[Layer]) -> Report:
         """The report on a process with ``policy`` that has the layers ``held``."""
-        wanted = [layer for layer in Layer if layer in policy.wants]
+        wants = policy.wants
+        wanted = [layer for layer in Layer if layer in wants]
         return cls(
             layers=tuple(layer.value for layer in wanted if layer in held),
             missing=tuple(layer.value for layer in wanted if layer not in held),

@@ -44,6 +44,7 @@ _CAPABILITY_VERSION_3: Final = 0x20080522
 _JOIN_SESSION_KEYRING: Final = 1  # include/uapi/linux/keyctl.h
 _CAP_SETGID: Final = 6
 _CAP_SETUID: Final = 7
+_CAP_SETPCAP: Final = 8
 # NOROOT and NO_CAP_AMBIENT_RAISE on, NO_SETUID_FIXUP and KEEP_CAPS off, all of them locked so.
 _SECUREBITS: Final = 0b11_10_10_11
 _KEEP_CAPS: Final = 1 << 4
@@ -95,12 +96,14 @@ def close_ways_back(*, keep: int = 0) -> None:
     Must come while there are capabilities: without CAP_SETPCAP nothing is changed, and no_new_privs alone
     closes the way back. The sets that hold now are :func:`drop_capabilities`'s.
     """
+    prctl_or_none(_CAP_AMBIENT, _CAP_AMBIENT_CLEAR_ALL)
+    if not effective_capabilities() >> _CAP_SETPCAP & 1:
+        return  # as in each child that is forked from what did this
     capability = 0
     while (present := prctl_or_none(_CAPBSET_READ, capability)) is not None:
         if present:
             prctl_or_none(_CAPBSET_DROP, capability)
         capability += 1
-    prctl_or_none(_CAP_AMBIENT, _CAP_AMBIENT_CLEAR_ALL)
     prctl_or_none(_SET_SECUREBITS, _SECUREBITS | _KEEP_CAPS if keep else _SECUREBITS)
 
 

@@ -6,6 +6,7 @@ uses). Numbers never change once released; a name that an architecture lacks is 
 
 from __future__ import annotations
 
+import functools
 import platform
 from collections.abc import Mapping
 
@@ -130,6 +131,7 @@ AARCH64 = Architecture(
 ARCHITECTURES = (X86_64, AARCH64)
 
 
+@functools.cache
 def native() -> Architecture | None:
     """The architecture this process runs on; ``None`` when Cloister has no table for it."""
     machine = platform.machine()

@@ -22,7 +22,6 @@ from ..interfaces.web_content import (
     NewRequestServer,
     Options,
     Paint,
-    PrintToPdf,
     Progress,
     RequestServerReady,
     SetContent,
@@ -130,7 +129,6 @@ async def _load_one_page() -> None:
         await browser.request(SetContent(Blob(len(content), content), _BASE), timeout=_TIMEOUT)
         bitmap = memory.create_bitmap(_SIDE * _SIDE * 4)
         await browser.request(Paint(0, 0, _SIDE, _SIDE), [bitmap], timeout=_TIMEOUT)
-        await browser.request(PrintToPdf(), timeout=_TIMEOUT)
         await browser.request(GetLinks(), timeout=_TIMEOUT)
         for form in TextFormat:
             await browser.request(GetText(form), timeout=_TIMEOUT)
