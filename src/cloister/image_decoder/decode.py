@@ -148,7 +148,8 @@ def _write(image: Image.Image) -> int:
     fd = memory.create("cloister-image")
     try:
         for top in range(0, height, rows):
-            strip = to_rgba(image.crop((0, top, width, min(top + rows, height))))
+            whole = rows >= height  # most are: a copy less
+            strip = to_rgba(image if whole else image.crop((0, top, width, min(top + rows, height))))
             rest = memoryview(strip.tobytes("raw", "BGRA"))
             while rest:
                 rest = rest[os.write(fd, rest) :]

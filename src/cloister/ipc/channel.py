@@ -25,6 +25,9 @@ _DESCRIPTORS_CUT = int(socket.MSG_CTRUNC)
 # descriptors in flight than RLIMIT_NOFILE (too_many_unix_fds() in net/core/scm.c), which another process may have done.
 _NO_ROOM = frozenset((errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS))
 
+_buffers: list[memoryview] = []
+"""For packets, each as long as one is received: by a thread, or by what interrupts it there. One for every channel
+would be 17 pages of memory each, which the kernel hands out one at a time: 40 µs."""
 _CONTROL_SPACE = socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize)
 
 
@@ -35,13 +38,12 @@ class Channel:
     other end ("web_content:1234"), as far as whoever made it has said so; it is for people to read.
     """
 
-    __slots__ = ("_buffer", "_socket", "peer")
+    __slots__ = ("_socket", "peer")
 
     def __init__(self, fd: int) -> None:
         # Family and type are given so that Python need not ask the kernel: a sandboxed child may not.
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fileno=fd)
         self._socket.setblocking(False)
-        self._buffer = memoryview(b"")
         self.peer = ""
 
     @classmethod
@@ -77,15 +79,23 @@ class Channel:
         """One packet. Raises BlockingIOError when there is none, ChannelClosed at the end, BadMessage when it does
         not fit: what the kernel had to cut off was never ours to accept. Descriptors that this process has no room
         for are ``lost``, which is nobody's fault but its own."""
-        if not self._buffer:
-            self._buffer = memoryview(bytearray(MAX_PACKET + 1))
+        try:
+            buffer = _buffers.pop()
+        except IndexError:
+            buffer = memoryview(bytearray(MAX_PACKET + 1))
+        try:
+            return self._receive(buffer)
+        finally:
+            _buffers.append(buffer)
+
+    def _receive(self, buffer: memoryview) -> tuple[bytes, Descriptors]:
         try:
             try:
-                size, control, flags, _ = self._socket.recvmsg_into([self._buffer], _CONTROL_SPACE, _RECEIVE)
+                size, control, flags, _ = self._socket.recvmsg_into([buffer], _CONTROL_SPACE, _RECEIVE)
             except ConnectionResetError:
                 # Told once, before what waits: the peer went and left packets of ours unread, after it had sent its
                 # own (unix_release_sock() in net/unix/af_unix.c). What it said before it went is still to be judged.
-                size, control, flags, _ = self._socket.recvmsg_into([self._buffer], _CONTROL_SPACE, _RECEIVE)
+                size, control, flags, _ = self._socket.recvmsg_into([buffer], _CONTROL_SPACE, _RECEIVE)
         except BlockingIOError:
             raise
         except OSError as error:
@@ -101,7 +111,7 @@ class Channel:
             raise BadMessage("a packet came that is too large, or has too many descriptors")
         elif size == 0 and not fds:
             raise ChannelClosed("the other end of the channel is gone")
-        return self._buffer[:size].tobytes(), fds
+        return buffer[:size].tobytes(), fds
 
     def close(self) -> None:
         self._socket.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from typing import Final
 
@@ -89,12 +90,8 @@ class Policy(msgspec.Struct, frozen=True):
     def wants(self) -> frozenset[Layer]:
         """Every layer that makes sense for it: all, but for namespaces that it is meant to share, and for what a
         process loses that becomes another program (execve(2) makes it dumpable)."""
-        left_out = NAMESPACES - self.namespaces
-        if Layer.MOUNT_NAMESPACE in left_out:
-            left_out |= {Layer.EMPTY_ROOT}
-        if "program" in self.groups:  # to build the rules takes milliseconds, and each child asks
-            left_out |= {Layer.NOT_DUMPABLE}
-        return frozenset(Layer) - left_out
+        # By the group, as to build the rules takes milliseconds, and each child asks.
+        return _layers_for(self.namespaces, becomes_another="program" in self.groups)
 
     def allows(self, call: str) -> bool:
         """Whether it may make the system call ``call``, with some arguments at least."""
@@ -115,6 +112,16 @@ class Policy(msgspec.Struct, frozen=True):
     def otherwise(self) -> int:
         """The action for a system call that it knows nothing of."""
         return default(quietly=self.denies_quietly)
+
+
+@functools.cache
+def _layers_for(namespaces: frozenset[Layer], *, becomes_another: bool) -> frozenset[Layer]:
+    left_out = NAMESPACES - namespaces
+    if Layer.MOUNT_NAMESPACE in left_out:
+        left_out |= {Layer.EMPTY_ROOT}
+    if becomes_another:
+        left_out |= {Layer.NOT_DUMPABLE}
+    return frozenset(Layer) - left_out
 
 
 class Report(msgspec.Struct, frozen=True):

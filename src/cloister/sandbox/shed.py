@@ -104,6 +104,8 @@ def _be_first_to_go() -> None:
 
 
 def _empty_environment() -> None:
+    if not os.environ and Layer.ENVIRONMENT in in_force():
+        return  # as in what is forked from what did this
     kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
     os.environ.clear()
     libc.clearenv()  # what Python could not read when it started, it does not unset
