@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..interfaces.base import Blob
 from ..interfaces.image_decoder import IMAGES, Decode, Decoded
-from ..interfaces.request_server import REQUESTS, Fetch, Fetched
+from ..interfaces.request_server import Fetch, Fetched
 from ..interfaces.web_content import (
     PAGE,
     GetLinks,
@@ -31,6 +31,7 @@ from ..ipc import Channel, Connection, Descriptors, memory
 from . import document as documents
 from . import fonts
 from .page import Page
+from .requests import FETCHES
 
 __all__ = ["run"]
 
@@ -108,7 +109,7 @@ async def _load_one_page() -> None:
         _message: NewRequestServer, _fds: Descriptors
     ) -> tuple[RequestServerReady, Sequence[int]]:
         mine, theirs = Channel.pair()
-        servers.append(Connection(mine, REQUESTS, "server", {Fetch: fetch}))
+        servers.append(Connection(mine, FETCHES, "server", {Fetch: fetch}))
         return RequestServerReady(), [theirs.detach()]
 
     async def decode(_message: Decode, _fds: Descriptors) -> tuple[Decoded, Sequence[int]]:
