@@ -20,7 +20,6 @@ from tests.servers import Handler, Page, Request, Server
 
 from cloister import Browser
 from cloister.cli import command, fetch
-from cloister.process import spawn
 
 DATA = os.urandom(500_000)
 HEAD = f'HTTP/1.1 200 OK\r\nETag: "a"\r\nContent-Length: {len(DATA)}\r\n\r\n'.encode()
@@ -137,7 +136,6 @@ def test_a_mistake_is_named_and_nothing_is_asked_for(
     words: str,
 ) -> None:
     before = len(site.requests)
-    monkeypatch.setattr(spawn, "spawn_ahead", lambda _kind: None)
     monkeypatch.setattr(fetch, "browser", lambda _arguments: nullcontext(browser))
     assert command.main(["download", site.url("/file"), *more]) == code
     assert words in capsys.readouterr().err

@@ -18,7 +18,6 @@ from tests.servers import Page, Server
 
 from cloister import Browser, NetworkPolicy
 from cloister.cli import command, fetch
-from cloister.process import spawn
 
 CLOISTER = (sys.executable, "-m", "cloister")
 
@@ -42,7 +41,6 @@ Run = Callable[..., tuple[int, bytes, str]]
 def run(browser: Browser, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Run:
     """The command in this process, with a browser that is there already: its code, and what it says."""
     monkeypatch.setattr(fetch, "browser", lambda _arguments: nullcontext(browser))
-    monkeypatch.setattr(spawn, "spawn_ahead", lambda _kind: None)
 
     def run(*arguments: str, stdin: bytes = b"") -> tuple[int, bytes, str]:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))

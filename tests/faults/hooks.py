@@ -26,7 +26,7 @@ from cloister.interfaces.web_content import ImageDecoderReady, RequestServerRead
 from cloister.interfaces.zygote import LAUNCH, Branched, Launched, Start
 from cloister.ipc import Channel, Connection, Descriptors
 from cloister.ipc.codec import codec
-from cloister.process import ChildProcess, launcher
+from cloister.process import ChildProcess, launcher, start_message
 from tests.faults.lines import LINES, Line, Point, Side
 
 __all__ = ["Hooks", "kill_now"]
@@ -125,7 +125,7 @@ class Hooks:
 
     def _patch(self, patch: pytest.MonkeyPatch) -> None:
         begin, post, take = ChildProcess.__init__, Connection._post, Connection._take
-        hand_over, greeted = launcher._hand_over, launcher._greeted
+        hand_over, greeted = start_message.send, launcher._greeted
         launch = Line("browser", "zygote", LAUNCH)
         pids: dict[int, int] = {}
 
@@ -174,7 +174,7 @@ class Hooks:
         patch.setattr(ChildProcess, "__init__", init)
         patch.setattr(Connection, "_post", posting)
         patch.setattr(Connection, "_take", taking)
-        patch.setattr(launcher, "_hand_over", handing_over)
+        patch.setattr(start_message, "send", handing_over)
         patch.setattr(launcher, "_greeted", greeting)
 
     def _saw_launch(self, line: Line, sender: Side, message: type[Message], pid: int) -> Callable[[], None]:

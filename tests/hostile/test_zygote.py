@@ -84,7 +84,7 @@ def lying(
 ) -> Iterator[None]:
     """Inside, a zygote that is started is this one; it says that its pid is ``name``."""
 
-    def take(_kind: str) -> Spawned:
+    def spawn(_kind: str, _shares: tuple[str, ...] = ()) -> Spawned:
         here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
@@ -101,7 +101,7 @@ def lying(
         return Spawned(pid, here.detach(), reader)
 
     with patch.context() as here:
-        here.setattr(launcher, "take", take)
+        here.setattr(launcher, "spawn", spawn)
         yield
 
 

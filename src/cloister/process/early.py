@@ -6,7 +6,7 @@ import contextlib
 import os
 import time
 
-from ..errors import CloisterError, LaunchError, OutOfDescriptors
+from ..errors import CloisterError, LaunchError, OutOfDescriptors, descriptors_left
 from . import spawn as spawning
 from .lean import load_msgspec
 
@@ -65,7 +65,8 @@ def _told(spawned: Spawned, kinds: Sequence[str]) -> Early:
 
     options = msgspec.msgpack.encode(Options(tuple(PreloadKind(kind, MODULES[kind]) for kind in kinds)))
     with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
-        control = Channel(os.dup(spawned.control))
+        with descriptors_left():
+            control = Channel(os.dup(spawned.control))
         theirs.callback(control.close)
         pairs = []
         for _ in kinds:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import importlib
-import os
 import select
 from typing import NoReturn
 
@@ -43,7 +42,7 @@ def serve(module_name: str, channel: int) -> NoReturn:
     module = importlib.import_module(module_name)
     module.preload(b"")  # preload options are for what the zygote forks
     if hasattr(module, "POLICY"):  # the zygote has none yet: it still has to preload what it forks
-        os.environ.clear()
+        sandbox.forget_environment()
         gc.enable()
         sandbox.enter_empty_root(module.POLICY.read_paths)
         tell_of_crashes()

@@ -81,7 +81,7 @@ def main(start: Start) -> None:
     for end in (turn, has_turn):
         if end is not None:
             os.close(end)
-    os.environ.clear()
+    sandbox.forget_environment()
     sandbox.unshare(sandbox.Layer.NETWORK_NAMESPACE)
     sandbox.unshare(sandbox.Layer.MOUNT_NAMESPACE)  # away from branches that still read files
     sandbox.enter_empty_root(())
@@ -273,7 +273,7 @@ class _Branching:
             os.close(self._turn)
         module.preload(self._entry.options)
         sandbox.prepare(module.POLICY)
-        os.environ.clear()
+        sandbox.forget_environment()
         gc.freeze()
         policy = sandbox.zygote_policy([module.POLICY])
         sandbox.enter_empty_root(policy.read_paths, policy.files, policy.programs)

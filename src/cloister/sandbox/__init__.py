@@ -22,7 +22,7 @@ from .lockdown import enter, prepare
 from .machine import LayerStatus, Machine, machine
 from .namespaces import forbid_executable_memfds, isolate, unshare
 from .policy import NAMESPACES, REQUIRED, Policy, Report
-from .shed import shed
+from .shed import forget_environment, shed
 from .zygote import POLICY as ZYGOTE
 from .zygote import zygote_policy
 
@@ -42,6 +42,7 @@ __all__ = [
     "enter",
     "enter_empty_root",
     "forbid_executable_memfds",
+    "forget_environment",
     "in_force",
     "isolate",
     "machine",

@@ -13,13 +13,16 @@ from . import landlock, privileges
 from .kernel import libc, syscall
 from .layers import Layer, in_force, mark
 
-__all__ = ["shed"]
+__all__ = ["forget_environment", "shed"]
 
 # Nothing here tells anything about the user but the language and the time zone, which dates are written in.
 _KEPT_VARIABLES: Final = ("LANG", "LC_ALL", "LC_CTYPE", "TZ")
 _LAST_DESCRIPTOR: Final = 2**32 - 1  # close_range(2): the whole table
 # Of 1000; a program's own is 0 as a rule. What is lost with a child comes back (proc_pid_oom_score_adj(5)).
 _FIRST_TO_GO: Final = 300
+
+_has_none = False
+"""Whether there is no environment, but for what was put into ``os.environ`` since."""
 
 
 def shed(keep: Iterable[int]) -> None:
@@ -103,10 +106,17 @@ def _be_first_to_go() -> None:
         return
 
 
-def _empty_environment() -> None:
-    if not os.environ and Layer.ENVIRONMENT in in_force():
-        return  # as in what is forked from what did this
-    kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
+def forget_environment() -> None:
+    """Leave nothing of the environment, once all that needs it is loaded. What is forked afterwards has none to shed."""
+    global _has_none  # noqa: PLW0603 - for the life of the process
     os.environ.clear()
-    libc.clearenv()  # what Python could not read when it started, it does not unset
+    libc.clearenv()  # Python unsets what it read when it started, and a library may have set more since
+    _has_none = True
+
+
+def _empty_environment() -> None:
+    if _has_none and not os.environ:
+        return
+    kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
+    forget_environment()
     os.environ.update(kept)

@@ -1,0 +1,151 @@
+"""A zygote that begins before the program that needs it: taken, told otherwise, or left."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from cloister.errors import OutOfDescriptors
+from cloister.interfaces.zygote import PreloadKind
+from cloister.process import Zygote, early, spawn
+from cloister.process.kinds import MODULES, OF_PAGES
+from tests.conftest import children, descriptors
+
+USUAL = [PreloadKind(kind, MODULES[kind]) for kind in OF_PAGES]
+
+
+@pytest.fixture(autouse=True)
+def none_is_left() -> Iterator[None]:
+    yield
+    early.abandon()
+
+
+def test_a_program_that_wants_what_it_was_told_takes_it() -> None:
+    early.start(OF_PAGES)
+    begun = early._begun[0]
+
+    async def go() -> None:
+        zygote = await Zygote.start(USUAL)
+        try:
+            assert os.getpgid(zygote.process.pid) == begun.spawned.pid
+            await zygote.ready()
+            assert len(zygote.branches) == len(OF_PAGES)
+        finally:
+            await zygote.close()
+
+    asyncio.run(go())
+    assert early.take() is None
+
+
+@pytest.mark.parametrize("options", [b"", b"\x81\xabextra_roots\xa0"])
+def test_a_program_that_wants_something_else_gets_another_and_the_first_one_ends(options: bytes) -> None:
+    early.start(OF_PAGES)
+    begun = early._begun[0]
+    wanted = [PreloadKind("request_server", MODULES["request_server"], options)]
+
+    async def go() -> None:
+        zygote = await Zygote.start(wanted)
+        try:
+            assert os.getpgid(zygote.process.pid) != begun.spawned.pid
+            with pytest.raises(ProcessLookupError):
+                os.killpg(begun.spawned.pid, 0)
+            await zygote.ready()
+        finally:
+            await zygote.close()
+
+    asyncio.run(go())
+
+
+def test_one_that_was_told_nothing_yet_is_told_what_is_wanted() -> None:
+    early.start(())
+    begun = early._begun[0]
+
+    async def go() -> None:
+        zygote = await Zygote.start([USUAL[-1]])
+        try:
+            assert os.getpgid(zygote.process.pid) == begun.spawned.pid
+            await zygote.ready()
+        finally:
+            await zygote.close()
+
+    asyncio.run(go())
+
+
+def test_where_a_layer_may_lack_one_that_was_told_to_refuse_is_not_taken() -> None:
+    early.start(OF_PAGES)
+    begun = early._begun[0]
+
+    async def go() -> None:
+        zygote = await Zygote.start(USUAL, allow_degraded=True)
+        try:
+            assert os.getpgid(zygote.process.pid) != begun.spawned.pid
+        finally:
+            await zygote.close()
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize("after", [0, 0.05, 0.1, 0.2, 0.5], ids="{} s".format)
+@pytest.mark.parametrize("kinds", [(), OF_PAGES], ids=["told nothing", "told"])
+def test_one_that_nobody_takes_ends_with_all_that_it_has_become(kinds: tuple[str, ...], after: float) -> None:
+    before = children(), descriptors()
+    early.start(kinds)
+    group = early._begun[0].spawned.pid
+    time.sleep(after)
+    early.abandon()
+    with pytest.raises(ProcessLookupError):
+        os.killpg(group, 0)
+    assert (children(), descriptors()) == before
+
+
+def test_there_is_one_at_a_time() -> None:
+    early.start(())
+    first = early._begun[0]
+    early.start(OF_PAGES)
+    assert early._begun == [first]
+
+
+def test_what_hinders_it_is_left_for_the_launch_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(_kind: str) -> None:
+        raise OutOfDescriptors
+
+    monkeypatch.setattr(spawn, "spawn", no_room)
+    early.start(OF_PAGES)
+    assert early.take() is None
+
+
+def test_it_is_there_untold_where_it_could_not_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(*_arguments: object) -> None:
+        raise OutOfDescriptors
+
+    with monkeypatch.context() as patch:
+        patch.setattr(early, "_told", no_room)
+        early.start(OF_PAGES)
+    begun = early._begun[0]
+    assert begun.options == b""
+
+    async def go() -> None:
+        zygote = await Zygote.start([USUAL[-1]])
+        try:
+            assert os.getpgid(zygote.process.pid) == begun.spawned.pid
+        finally:
+            await zygote.close()
+
+    asyncio.run(go())
+
+
+def test_the_first_word_is_the_greeting_however_soon_it_was_told() -> None:
+    """The process in the new pid namespace could speak before the one that made it has said who it is."""
+
+    async def go() -> None:
+        for _ in range(5):
+            early.start(("image_decoder",))
+            time.sleep(0.2)  # it has said all that it has to say
+            zygote = await Zygote.start([USUAL[-1]])
+            await zygote.close()
+
+    asyncio.run(go())
