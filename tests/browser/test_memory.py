@@ -207,3 +207,12 @@ def test_a_share_of_nothing_is_refused() -> None:
 
 def test_the_budget_is_part_of_what_there_is() -> None:
     assert 2**26 < default_budget() < 2**50
+
+
+def test_the_pressure_on_the_machines_memory_is_not_watched_by_a_program_that_is_soon_over(
+    browser: Browser,
+) -> None:
+    keeper = browser._browser._memory
+    assert keeper is not None
+    assert keeper._pressure is None
+    eventually(lambda: keeper._pressure is not None)

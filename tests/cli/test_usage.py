@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from cloister.cli.command import build_parser
+
 HEAVY = (
     "cloister.browser",
     "cloister.ipc",
@@ -145,6 +147,21 @@ def test_nothing_heavy_is_imported_before_the_command_is_known() -> None:
         )
     )
     assert not [name for name in HEAVY if name in loaded]
+
+
+@pytest.mark.parametrize(
+    "name", ["screenshot", "text", "decode", "fetch", "download", "doctor", "plugin", "top"]
+)
+def test_a_command_has_the_same_options_when_it_is_the_only_one_that_is_built(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    helps = []
+    for only in (None, name):
+        with pytest.raises(SystemExit):
+            build_parser(only).parse_args([name, "--help"])
+        helps.append(capsys.readouterr().out)
+    assert helps[0] == helps[1]
+    assert "--help" in helps[0]
 
 
 @pytest.mark.parametrize("command", ["screenshot", "decode"])

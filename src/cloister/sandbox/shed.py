@@ -107,7 +107,7 @@ def _be_first_to_go() -> None:
 
 
 def forget_environment() -> None:
-    """Leave nothing of the environment, once all that needs it is loaded. What is forked afterwards has none to shed."""
+    """Leave nothing of the environment, once all that needs it is loaded. What is forked later has none to shed."""
     global _has_none  # noqa: PLW0603 - for the life of the process
     os.environ.clear()
     libc.clearenv()  # Python unsets what it read when it started, and a library may have set more since
