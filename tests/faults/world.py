@@ -159,6 +159,8 @@ class World:
         zygote = self.browser._processes._zygote.current if self.browser._processes else None
         if zygote is not None:
             await zygote.ready()
+        while (keeper := self.browser._memory) is not None and keeper._pressure is None:
+            await asyncio.sleep(0.02)  # a second after the start
         quiet_since, last = time.monotonic(), holdings(self.folders)
         while time.monotonic() - quiet_since < 0.3:
             await asyncio.sleep(0.02)

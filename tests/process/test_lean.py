@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,13 +14,14 @@ from cloister.process import lean
 EARLY = ("typing", "re", "enum", "socket", "signal", "msgspec", "asyncio")
 
 
-def test_inside_a_library_is_not_there_and_afterwards_it_is() -> None:
-    sys.modules.pop("this_is_nowhere", None)
-    with lean.without("colorsys"), pytest.raises(ImportError):
-        import colorsys
-    import colorsys
-
-    assert colorsys.rgb_to_hsv(0, 0, 0) == (0, 0, 0)
+def test_inside_a_library_is_not_there_and_afterwards_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a_library.py").write_text("it_is = 'here'")
+    monkeypatch.syspath_prepend(tmp_path)
+    with lean.without("a_library"), pytest.raises(ImportError):
+        importlib.import_module("a_library")
+    assert importlib.import_module("a_library").it_is == "here"
 
 
 def test_a_library_that_is_there_already_stays() -> None:
