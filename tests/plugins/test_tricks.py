@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -78,8 +79,9 @@ class Class:
     __class__ = str
     def __reduce_ex__(self, _): return os.system, ('true',)
     def __getstate__(self): return {}
-    def __buffer__(self, _): return memoryview(b'x')
     def __array_interface__(self): return 1
+class Buffer:
+    def __buffer__(self, _): return memoryview(b'x')
 class Items(dict):
     def items(self): return [(1, print)]
     def __iter__(self): return iter(int, 1)
@@ -92,7 +94,7 @@ def value(name):
     deep = []
     for _ in range(500): deep = [deep]
     return {
-        'text': Text('x'), 'number': Number(1), 'class': Class(), 'items': Items(), 'endless': endless, 'deep': deep,
+        'text': Text('x'), 'number': Number(1), 'class': Class(), 'buffer': Buffer(), 'items': Items(), 'endless': endless, 'deep': deep,
         'type': int, 'module': sys, 'code': fine.__code__, 'frame': sys._getframe(), 'function': fine, 'set': {1},
         'key': {(1, 2): 3}, 'big key': {10**30: 1}, 'half': '\\ud800', 'error': OSError(), 'complex': 1j,
         'released': _released(), 'odd': memoryview(bytearray(8)).cast('@e') if sys.version_info > (3, 12) else {1},
@@ -168,6 +170,16 @@ def test_a_value_of_another_type_does_not_travel(both: PluginRuntime, name: str)
     with pytest.raises(NotSendable, match="^tricky: result"):
         both.call("tricky", "value", name)
     assert both.get("tricky").pid == before
+
+
+def test_what_says_that_it_is_a_buffer_travels_as_its_bytes_where_python_knows_that(
+    both: PluginRuntime,
+) -> None:
+    if sys.version_info >= (3, 12):  # PEP 688
+        assert both.call("tricky", "value", "buffer") == b"x"
+    else:
+        with pytest.raises(NotSendable):
+            both.call("tricky", "value", "buffer")
 
 
 def test_a_stream_of_such_ends_with_the_first(both: PluginRuntime) -> None:
