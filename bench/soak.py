@@ -38,6 +38,7 @@ from typing import Any
 
 from cloister import AsyncBrowser, CloisterError, NetworkPolicy
 from cloister.browser.async_page import AsyncPage
+from cloister.browser.memory import INTERVAL
 from processes import adopt_orphans, descendants, helper
 from table import Row, table
 
@@ -307,6 +308,7 @@ async def soak(host: str, arguments: argparse.Namespace) -> dict[str, Any]:
     logging.basicConfig(handlers=[complaints])
     outside = holdings()
     async with AsyncBrowser(network=NetworkPolicy(allow_hosts=[host])) as browser:
+        await asyncio.sleep(1.5 * INTERVAL)  # the pressure on the machine's memory is watched from then on
         before = await at_rest(browser)
         run = Soak(browser, f"http://{host}/", plan(arguments.loads, arguments.kills, arguments.seed))
         await run.run(arguments.at_once)
