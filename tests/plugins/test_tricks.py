@@ -96,7 +96,8 @@ def value(name):
     return {
         'text': Text('x'), 'number': Number(1), 'class': Class(), 'items': Items(), 'endless': endless, 'deep': deep,
         'type': int, 'module': sys, 'code': fine.__code__, 'frame': sys._getframe(), 'function': fine, 'set': {1},
-        'buffer': Buffer(), 'key': {(1, 2): 3}, 'big key': {10**30: 1}, 'half': '\\ud800', 'error': OSError(), 'complex': 1j,
+        'buffer': Buffer(), 'key': {(1, 2): 3},
+        'big key': {10**30: 1}, 'half': '\\ud800', 'error': OSError(), 'complex': 1j,
         'released': _released(), 'odd': memoryview(bytearray(8)).cast('@e') if sys.version_info > (3, 12) else {1},
     }[name]
 def _released():
