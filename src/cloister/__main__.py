@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 SUBPROCESS_KIND = "--subprocess-kind"
+INTERRUPTED = 128 + 2  # by SIGINT, as shells count
 _WITH_A_BROWSER = frozenset(
     {"screenshot", "pdf", "text", "links", "decode", "fetch", "download", "demo", "portal", "doctor"}
 )
@@ -35,6 +36,16 @@ def main() -> NoReturn:
         sys.stderr.flush()
         os._exit(code)  # what made the namespaces has nothing to clean up
     gc.disable()
+    try:
+        _command()
+    except KeyboardInterrupt:  # before the command was there to mind it
+        from cloister.process import early
+
+        early.abandon()
+        os._exit(INTERRUPTED)
+
+
+def _command() -> NoReturn:
     if len(sys.argv) > 1 and sys.argv[1] in _WITH_A_BROWSER:
         from cloister.process import early, kinds, lean
 

@@ -161,6 +161,22 @@ def test_ctrl_c_ends_every_process_and_leaves_no_file(site: Site, tmp_path: Path
     assert not [pid for pid in started if Path(f"/proc/{pid}").exists()]
 
 
+def test_ctrl_c_while_the_command_is_still_loading_ends_what_it_has_begun() -> None:
+    with subprocess.Popen(
+        [*CLOISTER, "screenshot", "https://nowhere.invalid/"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as running:
+        end = time.monotonic() + 30
+        while not (started := descendants(running.pid)) and time.monotonic() < end:
+            pass  # a zygote is the first thing that there is
+        running.send_signal(signal.SIGINT)
+        stdout, stderr = running.communicate(timeout=30)
+    assert started
+    assert (running.returncode, stdout, stderr) == (130, b"", b"")
+    while any(Path(f"/proc/{pid}").exists() for pid in started):  # one just begun ends when it finds nobody there
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
 def test_a_reader_that_goes_away_ends_the_command_without_a_complaint() -> None:
     page = b"".join(b'<a href="https://example.org/%d">link</a>' % number for number in range(9000))
     reading, writing = os.pipe()
