@@ -172,7 +172,8 @@ def test_ctrl_c_while_the_command_is_still_loading_ends_what_it_has_begun() -> N
         stdout, stderr = running.communicate(timeout=30)
     assert started
     assert (running.returncode, stdout, stderr) == (130, b"", b"")
-    while any(Path(f"/proc/{pid}").exists() for pid in started):  # one just begun ends when it finds nobody there
+    # One that has just begun ends when it finds nobody there.
+    while any(Path(f"/proc/{pid}").exists() for pid in started):
         assert time.monotonic() < end
         time.sleep(0.01)
 
