@@ -4,10 +4,11 @@ FUZZ_SECONDS ?= 60
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-# Tests that look at all that the program or its user has (processes, descriptors, browsers), or at who is first: they
-# run one after the other. The rest is three at a time: much of it waits.
+# Tests that look at all that the program has (processes, descriptors), or at who is first: two files at a time, on a
+# core each. Those that look at all browsers of the user: alone. The rest is three at a time: much of it waits.
 OF_ALL := ahead memory monitor no_fonts portal portal_clients portal_folder program_ends reports sharing supervision
-ALONE  := tests/bench $(OF_ALL:%=tests/browser/test_%.py) tests/cli/test_top.py tests/faults tests/hostile/test_own_requests.py tests/hostile/test_taken_over.py
+BY_TWO := tests/bench $(OF_ALL:%=tests/browser/test_%.py) tests/faults tests/hostile/test_own_requests.py tests/hostile/test_taken_over.py
+ALONE  := tests/cli/test_top.py
 
 # Zygotes import all that children need each time they start: without bytecode each would compile it.
 unexport PYTHONDONTWRITEBYTECODE
@@ -22,7 +23,8 @@ test: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -n 3 --dist loadfile $(foreach each,$(ALONE),--ignore=$(each))
+	$(BIN)/python -m pytest -n 3 --dist loadfile $(foreach each,$(BY_TWO) $(ALONE),--ignore=$(each))
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(BY_TWO)
 	$(BIN)/python -m pytest $(ALONE)
 
 faults: $(STAMP)

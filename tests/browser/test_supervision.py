@@ -185,7 +185,7 @@ def test_after_the_zygotes_death_pages_say_so_and_reload_under_a_new_one(
     again(page.reload)
     assert page.text()
     assert zygote not in standing(browser, "zygote")
-    assert len(standing(browser, "zygote")) == 5
+    eventually(lambda: len(standing(browser, "zygote")) == 5)
     assert browser.decode_image(page.screenshot()).width == 200
 
 
