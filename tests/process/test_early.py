@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from cloister.errors import OutOfDescriptors
 from cloister.interfaces.zygote import PreloadKind
 from cloister.process import Zygote, early, spawn
 from cloister.process.kinds import MODULES, OF_PAGES
+from cloister.sandbox import Layer, machine
 from tests.conftest import children, descriptors
 
 USUAL = [PreloadKind(kind, MODULES[kind]) for kind in OF_PAGES]
@@ -104,6 +106,21 @@ def test_one_that_nobody_takes_ends_with_all_that_it_has_become(kinds: tuple[str
         while time.monotonic() < deadline:  # whoever adopts its helpers reaps them
             os.killpg(group, 0)
             time.sleep(0.01)
+
+
+@pytest.mark.parametrize("after", [0.15, 0.2, 0.25, 0.3], ids="{} s".format)
+def test_no_file_is_left_of_one_that_ends_while_it_loads(after: float) -> None:
+    """Fontconfig reads its configuration from a file."""
+    if not machine().available >= {Layer.MOUNT_NAMESPACE, Layer.USER_NAMESPACE}:
+        pytest.skip("this machine allows this user no mounts of its own")
+    before = set(Path("/tmp").glob("cloister-*.conf"))
+    early.start(OF_PAGES)
+    time.sleep(after)
+    early.abandon()
+    deadline = time.monotonic() + 10
+    while set(Path("/tmp").glob("cloister-*.conf")) - before:  # others may have some for a moment
+        assert time.monotonic() < deadline, "a file was left"
+        time.sleep(0.05)
 
 
 def test_there_is_one_at_a_time() -> None:

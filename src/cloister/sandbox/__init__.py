@@ -14,7 +14,7 @@ Each layer stands alone, so that any one of them failing leaves the others. :fun
 machine offers.
 """
 
-from .empty_root import enter_empty_root
+from .empty_root import cover, enter_empty_root
 from .files import Files, Programs
 from .layers import ABOUT, Layer, in_force
 from .limits import Limits
@@ -39,6 +39,7 @@ __all__ = [
     "Policy",
     "Programs",
     "Report",
+    "cover",
     "enter",
     "enter_empty_root",
     "forbid_executable_memfds",

@@ -15,7 +15,7 @@ from .kernel import libc, syscall
 from .layers import Layer, in_force, mark
 from .paths import mount_points
 
-__all__ = ["build", "enter_empty_root"]
+__all__ = ["build", "cover", "enter_empty_root"]
 
 # include/uapi/linux/mount.h and fcntl.h
 _NOSUID: Final = 0x2
@@ -76,6 +76,20 @@ def enter_empty_root(
     elif binds or files.all or not _change_root():
         return False
     mark({Layer.EMPTY_ROOT})
+    return True
+
+
+def cover(folder: str) -> bool:
+    """Have an empty folder in memory in the place of ``folder``, for this process and what it forks alone: what is
+    written there is gone with them, whatever ends them. Returns ``False``, and does nothing, in a process without a
+    mount namespace of its own, and where the kernel refuses."""
+    if Layer.MOUNT_NAMESPACE not in in_force():
+        return False
+    try:
+        _mount(None, "/", None, _RECURSIVE | _PRIVATE)
+        _mount("tmpfs", folder, "tmpfs", _NOSUID | _NODEV | _NOEXEC, b"mode=0700,size=1m,nr_inodes=16")
+    except OSError:
+        return False
     return True
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from .. import sandbox
 from ..interfaces.base import Blob
 from ..interfaces.image_decoder import IMAGES, Decode, Decoded
 from ..interfaces.request_server import Fetch, Fetched
@@ -46,6 +47,7 @@ p{{background:url(i.png)}}
 <ul><li>One</li></ul><table><tr><td>x</td></tr></table><div class="f"><p>y</p></div><div class="c">z</div>
 <a href="/x">link</a><img src="i.png"><svg width="9" height="9"><circle cx="4" cy="4" r="3" fill="red"/></svg>
 <img src="data:image/svg+xml;base64,PHN2ZyB4bWxucz0iaHR0cDovL3d3dy53My5vcmcvMjAwMC9zdmciLz4="></body></html>"""
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108
 _BASE = "http://site.example/"
 _SIDE = 256  # pixels
 _TIMEOUT = 60.0  # seconds; a slow machine that reads many fonts for the first time takes a few
@@ -76,10 +78,13 @@ def run() -> None:
 
 @contextmanager
 def _file(text: str) -> Iterator[Path]:
-    """A file of ours alone, as :mod:`tempfile` makes one, which takes 3 ms to load; every start waits for that.
+    """A file of ours alone, as :mod:`tempfile` makes one, which takes 3 ms to load; every start waits for that. Where
+    this process has mounts of its own, nobody else ever sees it, and it is gone with a process that is killed.
     Fontconfig resolves links, so a memfd will not do. Raises OSError: there is no place for it."""
     name = f"cloister-{os.urandom(16).hex()}.conf"
-    *places, last = (os.environ.get("TMPDIR") or "/tmp", "/tmp", "/var/tmp", "/dev/shm")  # noqa: S108
+    *places, last = (os.environ.get("TMPDIR") or "/tmp", "/tmp", "/var/tmp", _SHARED_MEMORY)  # noqa: S108
+    if sandbox.cover(_SHARED_MEMORY):
+        places = [_SHARED_MEMORY]
     path = Path(next((place for place in places if os.access(place, os.W_OK | os.X_OK)), last)) / name
     path.touch(0o600, exist_ok=False)
     try:
