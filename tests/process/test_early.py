@@ -108,7 +108,7 @@ def test_one_that_nobody_takes_ends_with_all_that_it_has_become(kinds: tuple[str
             time.sleep(0.01)
 
 
-@pytest.mark.parametrize("after", [0.15, 0.2, 0.25, 0.3], ids="{} s".format)
+@pytest.mark.parametrize("after", [0.14, 0.16, 0.18, 0.2, 0.22, 0.24, 0.3], ids="{} s".format)
 def test_no_file_is_left_of_one_that_ends_while_it_loads(after: float) -> None:
     """Fontconfig reads its configuration from a file."""
     if not machine().available >= {Layer.MOUNT_NAMESPACE, Layer.USER_NAMESPACE}:
