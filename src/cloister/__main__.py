@@ -22,6 +22,7 @@ _TELLS_MORE = ("--allow-d", "--c", "--d")
 
 def main() -> NoReturn:
     """Become a child process before anything heavy is imported, or else the command."""
+    gc.disable()  # until everything is loaded: importing leaves next to nothing to find
     if len(sys.argv) > 1 and sys.argv[1].startswith(SUBPROCESS_KIND):
         name, _, kind = sys.argv[1].partition("=")
         if name != SUBPROCESS_KIND or len(sys.argv) > 2:
@@ -35,7 +36,6 @@ def main() -> NoReturn:
         code = entry.main(kind)
         sys.stderr.flush()
         os._exit(code)  # what made the namespaces has nothing to clean up
-    gc.disable()
     try:
         _command()
     except KeyboardInterrupt:  # before the command was there to mind it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import site
 import socket
 from pathlib import Path
 
@@ -35,6 +36,7 @@ def preload(options: bytes) -> None:
     """Import what cannot be imported after lock-down. ``options`` are none, or the msgpack of PreloadOptions."""
     global POLICY, _language, _used  # noqa: PLW0603 - a branch is of one kind for good
     wanted = msgspec.msgpack.decode(options, type=PreloadOptions) if options else PreloadOptions()
+    site.main()  # left out so far (process/begin.py): what a plugin uses may have a part in it
     library.import_all(wanted.modules)
     _language = wanted.language
     engine.preload(_language)

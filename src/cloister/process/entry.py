@@ -5,7 +5,6 @@ Namespaces come before imports: a new user namespace needs a single thread, and 
 
 from __future__ import annotations
 
-import gc
 import os
 import select
 import signal
@@ -35,7 +34,6 @@ def main(kind: str) -> int:
     shared = {sandbox.Layer(name) for name in os.environ.pop(SHARED_VARIABLE, "").split(",") if name}
     # Python's own handler would return, and no child may return from a handler (rt_sigreturn).
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    gc.disable()  # until everything is loaded: importing leaves next to nothing to find
     environment = dict(os.environ)  # the launcher's short list; it is needed until everything is read
     sandbox.shed([channel])
     connects = kind in HOST_NETWORK or kind == "zygote"  # which moves its branches out of it, but for one

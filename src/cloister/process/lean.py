@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
+from types import ModuleType
 
 TYPE_CHECKING = False  # typing takes 10 ms to load: process/spawn.py
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-__all__ = ["load_msgspec", "without"]
+__all__ = ["lazy_dataclasses", "load_msgspec", "without"]
+
+_COMPILES = "_create_fn"
+"""What :mod:`dataclasses` compiles each method by, until Python 3.12. Later ones compile a class at once, and have none
+by this name."""
 
 
 @contextlib.contextmanager
 def without(name: str) -> Iterator[None]:
     """Inside, ``import name`` fails as where it is not installed; what was imported before stays. For processes that
     are Cloister's own: a program that uses the library may want ``name`` itself."""
+    with _replaced(name, None):  # docs.python.org/3/reference/import.html, "The module cache"
+        yield
+
+
+@contextlib.contextmanager
+def _replaced(name: str, module: ModuleType | None) -> Iterator[None]:
     if name in sys.modules:
         yield
         return
-    sys.modules[name] = None  # type: ignore[assignment] # docs.python.org/3/reference/import.html, "The module cache"
+    sys.modules[name] = module  # type: ignore[assignment]
     try:
         yield
     finally:
@@ -27,6 +39,41 @@ def without(name: str) -> Iterator[None]:
 
 
 def load_msgspec() -> None:
-    """Without ``typing_extensions``, which it takes where another package has brought it along: 5 ms."""
-    with without("typing_extensions"):
+    """Without ``typing_extensions``, which it takes where another package has brought it along: 5 ms. And without
+    ``platform``, of which the ``uuid`` that it loads wants one word: 2 ms."""
+    platform = ModuleType("platform")
+    platform.system = lambda: os.uname().sysname  # type: ignore[attr-defined] # as the real one has it
+    with without("typing_extensions"), _replaced("platform", platform):
         import msgspec  # noqa: F401
+
+
+@contextlib.contextmanager
+def lazy_dataclasses() -> Iterator[None]:
+    """Inside, methods of dataclasses are compiled when they are first called, not when their class is made: libraries
+    have dozens of them, and use a few (12 ms of turbohtml's import, 6 of h2's and h11's)."""
+    import dataclasses
+
+    compile_method: Callable[..., Callable[..., object]] | None = getattr(dataclasses, _COMPILES, None)
+    if compile_method is None:
+        yield
+        return
+
+    def put_off(
+        name: str, parameters: Sequence[str], body: Sequence[str], **more: Mapping[str, object] | None
+    ) -> Callable[..., object]:
+        compiled: Callable[..., object] | None = None
+
+        def method(*given: object, **named: object) -> object:
+            nonlocal compiled
+            if compiled is None:
+                compiled = compile_method(name, parameters, body, **more)
+            return compiled(*given, **named)
+
+        method.__name__ = name
+        return method
+
+    setattr(dataclasses, _COMPILES, put_off)
+    try:
+        yield
+    finally:
+        setattr(dataclasses, _COMPILES, compile_method)

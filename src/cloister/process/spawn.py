@@ -12,7 +12,7 @@ import os
 import sys
 
 from ..errors import LaunchError, descriptors_left
-from .variables import CHANNEL_VARIABLE, LOG_VARIABLE, SHARED_VARIABLE
+from .variables import CHANNEL_VARIABLE, LIBRARIES_VARIABLE, LOG_VARIABLE, SHARED_VARIABLE
 
 __all__ = ["Spawned", "spawn"]
 
@@ -37,6 +37,10 @@ _PASSED = (
 hold secrets; and what is here is gone before a foreign byte comes."""
 
 
+_BEGIN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "begin.py")  # noqa: PTH100, PTH118, PTH120
+_INSTALLED = ("site-packages", "dist-packages")  # docs.python.org/3/library/site.html, and Debian's
+
+
 class Spawned:
     """A process that begins: its pid, and two descriptors that are the holder's to close: its control channel, and the
     reading end of its standard error."""
@@ -48,7 +52,7 @@ class Spawned:
 
 
 def spawn(kind: str, shares: tuple[str, ...] = ()) -> Spawned:
-    """Start ``python -m cloister --subprocess-kind=KIND``, which stays in the namespaces ``shares`` of this program.
+    """Start what ``python -m cloister --subprocess-kind=KIND`` is, in the namespaces ``shares`` of this program.
     Raises :class:`LaunchError` or :class:`OutOfDescriptors`."""
     with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
         with descriptors_left():
@@ -69,12 +73,13 @@ def spawn(kind: str, shares: tuple[str, ...] = ()) -> Spawned:
 def _spawn(kind: str, channel: int, errors: int, null: int, shares: tuple[str, ...]) -> int:
     environment = {name: os.environ[name] for name in _PASSED if name in os.environ}
     environment[CHANNEL_VARIABLE] = str(channel)
+    environment[LIBRARIES_VARIABLE] = os.pathsep.join(_libraries())
     if shares:
         environment[SHARED_VARIABLE] = ",".join(shares)
     try:
         return os.posix_spawn(
             sys.executable,
-            [sys.executable, "-I", "-m", "cloister", f"--subprocess-kind={kind}"],
+            [sys.executable, "-I", "-S", _BEGIN, f"--subprocess-kind={kind}"],
             environment,
             file_actions=[
                 (os.POSIX_SPAWN_DUP2, null, 0),
@@ -88,3 +93,12 @@ def _spawn(kind: str, channel: int, errors: int, null: int, shares: tuple[str, .
         )
     except OSError as error:
         raise LaunchError(f"{kind} could not be started: {sys.executable}: {error.strerror}") from error
+
+
+def _libraries() -> list[str]:
+    """Where this program finds Cloister, and what was installed: not the folder that the program itself is in, nor the
+    one where it was started, where a stranger may have put a file with a library's name."""
+    own = os.path.dirname(os.path.dirname(os.path.dirname(_BEGIN)))  # noqa: PTH120
+    names = [each.rstrip("/").rpartition("/")[2] for each in sys.path]
+    first = next((number for number, name in enumerate(names) if name in _INSTALLED), len(names))
+    return list(dict.fromkeys([*sys.path[first:], own]))

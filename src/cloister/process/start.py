@@ -43,6 +43,7 @@ def serve(module_name: str, channel: int) -> NoReturn:
     module.preload(b"")  # preload options are for what the zygote forks
     if hasattr(module, "POLICY"):  # the zygote has none yet: it still has to preload what it forks
         sandbox.forget_environment()
+        gc.freeze()
         gc.enable()
         sandbox.enter_empty_root(module.POLICY.read_paths)
         tell_of_crashes()

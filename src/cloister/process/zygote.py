@@ -32,7 +32,7 @@ from ..ipc.start import Start
 from ..sandbox.kernel import prctl
 from .child import leave, run, tell_of_crashes
 from .kinds import HOST_NETWORK, WITHOUT_A_LOOP
-from .lean import without
+from .lean import lazy_dataclasses, without
 
 __all__ = ["main", "preload"]
 
@@ -74,7 +74,8 @@ def main(start: Start) -> None:
             zygote.branch(entry, channel, start.allow_degraded, turn)
     if others:
         with contextlib.nullcontext() if any(_speaks_tls(entry) for entry, _ in others) else without("ssl"):
-            importlib.import_module("cloister.ipc.service")  # asyncio, once for all who need it
+            for name in ("cloister.ipc.service", "dataclasses"):  # asyncio is in the first
+                importlib.import_module(name)
         gc.freeze()
     for number, (entry, channel) in enumerate(others):
         zygote.branch(entry, channel, start.allow_degraded, None if number else has_turn)
@@ -268,7 +269,10 @@ class _Branching:
             sandbox.unshare(sandbox.Layer.NETWORK_NAMESPACE)
         if self._entry.kind in WITHOUT_A_LOOP:
             self._await_turn()
-        module = importlib.import_module(self._entry.module)
+            module = importlib.import_module(self._entry.module)
+        else:
+            with lazy_dataclasses():
+                module = importlib.import_module(self._entry.module)
         if self._turn is not None:
             os.close(self._turn)
         module.preload(self._entry.options)

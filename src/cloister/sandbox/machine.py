@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -150,7 +149,7 @@ def machine() -> Machine:
         ) from error
     except (OSError, subprocess.TimeoutExpired, msgspec.DecodeError) as error:
         raise LaunchError(f"the process that tries the sandbox did not answer: {error}") from error
-    return Machine(platform.release(), platform.machine(), landlock.abi(), available)
+    return Machine(os.uname().release, os.uname().machine, landlock.abi(), available)
 
 
 def _read(path: str) -> str | None:

@@ -6,7 +6,6 @@ import ctypes
 import errno
 import functools
 import os
-import platform
 from typing import Final
 
 from . import violation
@@ -49,7 +48,7 @@ def program(groups: tuple[str, ...], quietly: bool = False) -> Program:
     """
     architecture = native()
     if architecture is None:
-        raise ValueError(f"no system call table for {platform.machine()}")
+        raise ValueError(f"no system call table for {os.uname().machine}")
     rules = rules_for(groups, architecture, quietly=quietly)
     if violation.logs_probes() and not quietly:  # whose handler would be gone
         rules = {name: told(rule) for name, rule in rules.items()}

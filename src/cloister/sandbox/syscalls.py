@@ -7,7 +7,7 @@ uses). Numbers never change once released; a name that an architecture lacks is 
 from __future__ import annotations
 
 import functools
-import platform
+import os
 from collections.abc import Mapping
 
 import msgspec
@@ -134,5 +134,5 @@ ARCHITECTURES = (X86_64, AARCH64)
 @functools.cache
 def native() -> Architecture | None:
     """The architecture this process runs on; ``None`` when Cloister has no table for it."""
-    machine = platform.machine()
+    machine = os.uname().machine
     return next((a for a in ARCHITECTURES if a.name == machine), None)
