@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import ssl
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ _SECURITY_LEVEL = 2
 _HASHED = re.compile(r"[0-9a-f]{8}\.[0-9]+")  # what openssl-rehash(1) names a certificate
 
 _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----")
-_BEGIN = re.compile(rb"-----BEGIN ")
+_BEGIN = b"-----BEGIN "
 
 
 class Context(ssl.SSLContext):
@@ -69,19 +70,35 @@ def _system_roots(made: Context) -> list[bytes]:
     places = ssl.get_default_verify_paths()
     file = Path(os.environ.get(places.openssl_cafile_env, places.openssl_cafile))
     folders = os.environ.get(places.openssl_capath_env, places.openssl_capath)
-    files: list[Path | os.DirEntry[str]] = [file] if file.is_file() else []
+    files: list[Path | os.DirEntry[str]] = [file]
     for folder in map(Path, folders.split(os.pathsep)):
         if folder.is_dir():  # Debian has each of its 144 roots in the file and in the folder
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-            files += [entry for entry in entries if _HASHED.fullmatch(entry.name) and entry.is_file()]
-    found: dict[bytes, None] = {}
-    for each in files:
-        with open(each, "rb") as opened:  # noqa: PTH123 - a Path for each takes as long as reading it
-            content = opened.read()
-        certificates = _CERTIFICATE.findall(content)
-        # A "TRUSTED CERTIFICATE" says what it may be used for.
-        if certificates and len(certificates) == len(_BEGIN.findall(content)):
-            found.update(dict.fromkeys(certificates))
-        else:
-            made.load_verify_locations(cafile=each)
-    return list(found)
+            files += [entry for entry in entries if _HASHED.fullmatch(entry.name)]
+    contents = {each: content for each in files if (content := _content(each)) is not None}
+    together = b"\n".join(contents.values())
+    found = _CERTIFICATE.findall(together)
+    if len(found) != together.count(_BEGIN) or not all(_BEGIN in each for each in contents.values()):
+        found.clear()
+        for each, content in contents.items():
+            certificates = _CERTIFICATE.findall(content)
+            # A "TRUSTED CERTIFICATE" says what it may be used for.
+            if certificates and len(certificates) == content.count(_BEGIN):
+                found += certificates
+            else:
+                made.load_verify_locations(cafile=each)
+    return list(dict.fromkeys(found))
+
+
+def _content(place: Path | os.DirEntry[str]) -> bytes | None:
+    """Of a file; None for what is none, or leads nowhere. A stat before, a Path for each, or a buffer, takes as long as
+    reading it."""
+    try:
+        opened = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return None
+    try:
+        status = os.fstat(opened)
+        return os.read(opened, status.st_size) if stat.S_ISREG(status.st_mode) else None
+    finally:
+        os.close(opened)

@@ -18,7 +18,7 @@ import msgspec
 
 from ..interfaces.cookies import MAX_PAIR, Cookie, SameSite
 from ..jar import MAX_AGE, Jar, is_for, is_path_below
-from ..sites import is_below, is_public_suffix, site_of
+from ..sites import is_below, is_public_suffix, is_same_site
 from . import urls
 from .exchange import Headers
 
@@ -207,7 +207,7 @@ class DocumentCookies:
         self._ask = ask
         self._tell = tell
         self._clock = clock
-        self._site = ""
+        self._document = ""  # its URL, or its site; which of them takes the list of public suffixes to know
         self._jar: Jar | None = None  # None: to be asked for
         self._is_outdated = False
         self._asking = asyncio.Lock()
@@ -215,7 +215,7 @@ class DocumentCookies:
     def begin(self, url: ada_url.URL, *, has_cookies: bool) -> None:
         """A document is about to be asked for at ``url``; the browser says whether there are cookies for its site.
         Which ones is asked for when they are needed, if it is not known already."""
-        self._site = site_of(url.href) or ""
+        self._document = url.href
         if not has_cookies:
             self._jar = Jar()
 
@@ -226,7 +226,7 @@ class DocumentCookies:
     async def is_cross_site(self, url: ada_url.URL) -> bool:
         """Whether ``url`` is of another site than the document."""
         await self._known()
-        return site_of(url.href) != self._site
+        return not is_same_site(url.href, self._document)
 
     async def header(
         self, url: ada_url.URL, method: str, *, is_document: bool, is_cross_site: bool
@@ -254,7 +254,7 @@ class DocumentCookies:
         jar = await self._known()
         now = self._clock()
         changed: list[Cookie] = []
-        for each in said if self._site else ():
+        for each in said if self._document else ():
             if (read := parse(each, now)) is None:
                 continue
             cookie = received(read, url, jar, now, is_document=is_document, is_cross_site=is_cross_site)
@@ -270,7 +270,7 @@ class DocumentCookies:
         async with self._asking:
             while self._jar is None:
                 self._is_outdated = False
-                self._site, cookies = await self._ask()
+                self._document, cookies = await self._ask()
                 if not self._is_outdated:  # meanwhile
                     self._jar = Jar()
                     self._jar.put(cookies, self._clock())
