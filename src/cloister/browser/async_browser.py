@@ -190,10 +190,11 @@ class AsyncBrowser(WithoutPages):
             await self._memory.close()
         await self._ahead.close()
         await self._end_requests()
-        await asyncio.gather(*self._ending, return_exceptions=True)
+        ending = asyncio.gather(*self._ending, return_exceptions=True)
         if self._processes is not None:
             await self._processes.close()
             self._processes = None
+        await ending
         await self._limiter.close()
         if self._supervisor is not None:
             self._supervisor.close()
