@@ -3,8 +3,6 @@
 The doctor is the client. It is for `cloister doctor --attack` and for the tests: no page ever has such a process.
 """
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import msgspec

@@ -1,7 +1,5 @@
 """What a message is, and what an interface is."""
 
-from __future__ import annotations
-
 import enum
 import functools
 from typing import Annotated, Any, ClassVar, Generic, TypeVar, get_args

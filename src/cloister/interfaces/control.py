@@ -1,7 +1,5 @@
 """browser ── control ──> every child. The browser is the client."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from msgspec import Meta

@@ -1,7 +1,5 @@
 """browser ── request_server: cookies (RFC 6265bis), which the request_server reads and the browser keeps."""
 
-from __future__ import annotations
-
 import enum
 from typing import Annotated, Final
 

@@ -3,8 +3,6 @@
 Everything is pulled: an event stays with the request_server, and soon with its server, until it is asked for.
 """
 
-from __future__ import annotations
-
 import enum
 from typing import Annotated
 

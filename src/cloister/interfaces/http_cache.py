@@ -4,8 +4,6 @@ Only request_servers read what is in them. The browser files them under its own 
 allowed, and looks at nothing but their size.
 """
 
-from __future__ import annotations
-
 import enum
 from typing import Annotated
 

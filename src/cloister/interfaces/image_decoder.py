@@ -1,7 +1,5 @@
 """web_content (or the browser) ── image_decoder: one image, then the process ends."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import msgspec

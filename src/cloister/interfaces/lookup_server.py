@@ -1,7 +1,5 @@
 """browser ── lookup_server, and request_server ── lookup_server."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 import msgspec

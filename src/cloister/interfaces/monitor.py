@@ -1,8 +1,6 @@
 """monitor ──> browser, or runtime of plugins. Whoever looks on (``cloister top``) is the client; the browser or the
 runtime answers, and asks nothing."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import msgspec

@@ -6,8 +6,6 @@ its functions, one after the other, and tell what was printed and logged. What t
 :mod:`cloister.ipc.values`.
 """
 
-from __future__ import annotations
-
 import enum
 from typing import Annotated, Literal
 

@@ -4,8 +4,6 @@ What the program reads and writes goes through three pipes that the host gives i
 it runs, the channel is closed, as every other descriptor is.
 """
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import msgspec

@@ -4,8 +4,6 @@ And browser ── request_server, which asks before it fetches a document: so i
 browser, whatever the page says.
 """
 
-from __future__ import annotations
-
 import enum
 from typing import Annotated
 

@@ -4,8 +4,6 @@ These are part of ``REQUESTS``, and only a request_server whose client is the br
 them. All that is foreign text in them (a name, a range, a validator) was taken apart by the request_server.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, ClassVar, Final
 
 import msgspec

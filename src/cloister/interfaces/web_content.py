@@ -1,7 +1,5 @@
 """browser ── web_content: what the browser asks of a page, and the few things that a page may ask of it."""
 
-from __future__ import annotations
-
 import enum
 from typing import Annotated
 

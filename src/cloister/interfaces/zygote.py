@@ -7,8 +7,6 @@ Neither side is foreign, but the rules are the same for every channel. ``Start``
 started by exec (the zygote, the lookup_server) gets what a forked one gets with its fork.
 """
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import msgspec
