@@ -30,7 +30,8 @@ import websockets.asyncio.client
 
 from cloister import AsyncBrowser, NetworkPolicy
 from cloister.browser.cookies import CookieAccess
-from cloister.interfaces.request_server import REQUESTS, Destination, Fetch, Options
+from cloister.interfaces.fetch import Destination, Fetch
+from cloister.interfaces.request_server import REQUESTS, Options
 from cloister.ipc import Channel, Connection, blob
 from cloister.process import ChildProcess
 from first_light import CHROMIUM, CHROMIUM_OPTIONS, PAUSE, VIEWPORT

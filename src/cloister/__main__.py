@@ -22,20 +22,15 @@ _TELLS_MORE = ("--allow-d", "--c", "--d")
 
 def main() -> NoReturn:
     """Become a child process before anything heavy is imported, or else the command."""
-    gc.disable()  # until everything is loaded: importing leaves next to nothing to find
     if len(sys.argv) > 1 and sys.argv[1].startswith(SUBPROCESS_KIND):
         name, _, kind = sys.argv[1].partition("=")
         if name != SUBPROCESS_KIND or len(sys.argv) > 2:
             print(f"cloister: {SUBPROCESS_KIND}=KIND stands alone", file=sys.stderr)
             sys.exit(2)
-        from cloister.process import lean
+        from cloister.process.begin import begin
 
-        lean.load_msgspec()
-        from cloister.process import entry
-
-        code = entry.main(kind)
-        sys.stderr.flush()
-        os._exit(code)  # what made the namespaces has nothing to clean up
+        begin(kind)
+    gc.disable()  # until everything is loaded: importing leaves next to nothing to find
     try:
         _command()
     except KeyboardInterrupt:  # before the command was there to mind it

@@ -14,7 +14,8 @@ from cloister import AddressRefused, Browser, BrowserContext, NavigationError, N
 from cloister.browser.cookie_files import CookieParam
 from cloister.browser.renderer import Renderer
 from cloister.interfaces.base import FailureCode
-from cloister.interfaces.request_server import Destination, DocumentAllowed, DocumentFrom
+from cloister.interfaces.fetch import Destination
+from cloister.interfaces.request_server import DocumentAllowed, DocumentFrom
 from cloister.ipc import Descriptors
 
 from .test_sharing import TakenOver, taken_over

@@ -12,7 +12,7 @@ from tests.servers import SITE, Page, Server
 from cloister.browser import Page as BrowserPage
 from cloister.errors import RequestFailed
 from cloister.interfaces.base import FailureCode
-from cloister.interfaces.request_server import Destination, ResponseType
+from cloister.interfaces.fetch import Destination, ResponseType
 
 from .conftest import pixels
 from .test_sharing import TakenOver, taken_over

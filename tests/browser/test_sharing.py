@@ -35,14 +35,8 @@ from cloister.browser.processes import Processes
 from cloister.ends import Crashed, Killed
 from cloister.errors import RequestFailed
 from cloister.interfaces.base import FailureCode, Message
-from cloister.interfaces.request_server import (
-    REQUEST_CONTROL,
-    REQUESTS,
-    Destination,
-    DocumentFrom,
-    Fetch,
-    Fetched,
-)
+from cloister.interfaces.fetch import Destination, Fetch, Fetched
+from cloister.interfaces.request_server import REQUEST_CONTROL, REQUESTS, DocumentFrom
 from cloister.interfaces.web_content import PAGE, Load, Loaded, NewRequestServer, SetContent
 from cloister.ipc import Channel, Connection, Descriptors
 from cloister.ipc.codec import Packet, codec

@@ -13,12 +13,13 @@ from cloister.interfaces.attack import ATTACK
 from cloister.interfaces.base import Failure, Interface, Message
 from cloister.interfaces.control import CONTROL, Refused, Shutdown
 from cloister.interfaces.event_source import CloseEventSource, EventSourceClosed
+from cloister.interfaces.fetch import Fetch, Fetched
 from cloister.interfaces.image_decoder import IMAGES, DecodeFile
 from cloister.interfaces.lookup_server import LOOKUP, LOOKUP_ADMIN
 from cloister.interfaces.monitor import MONITOR
 from cloister.interfaces.plugin_host import PLUGIN
 from cloister.interfaces.program_host import PROGRAM
-from cloister.interfaces.request_server import REQUEST_CONTROL, REQUESTS, Fetch, Fetched
+from cloister.interfaces.request_server import REQUEST_CONTROL, REQUESTS
 from cloister.interfaces.web_content import PAGE, WEB_CONTENT_CONTROL
 from cloister.interfaces.zygote import BRANCH, LAUNCH, ZYGOTE
 

@@ -20,16 +20,10 @@ from cloister.errors import ChannelClosed, RequestFailed
 from cloister.interfaces import image_decoder, lookup_server, request_server, web_content
 from cloister.interfaces.base import Blob, Descriptor, FailureCode, Message, Reply, Request
 from cloister.interfaces.control import CONTROL
+from cloister.interfaces.fetch import Destination, Fetch
 from cloister.interfaces.image_decoder import Decode
 from cloister.interfaces.lookup_server import LOOKUP, LOOKUP_ADMIN, AddClient, Connect
-from cloister.interfaces.request_server import (
-    REQUEST_CONTROL,
-    REQUESTS,
-    Destination,
-    DocumentAllowed,
-    DocumentFrom,
-    Fetch,
-)
+from cloister.interfaces.request_server import REQUEST_CONTROL, REQUESTS, DocumentAllowed, DocumentFrom
 from cloister.interfaces.web_content import (
     PAGE,
     WEB_CONTENT_CONTROL,

@@ -19,7 +19,7 @@ import pytest
 from cryptography import x509
 
 from cloister.errors import RequestFailed
-from cloister.interfaces.request_server import Destination, Fetch, Fetched
+from cloister.interfaces.fetch import Destination, Fetch, Fetched
 from cloister.ipc import blob
 from tests.request_server.certificates import issue
 from tests.request_server.test_process import MIB, TIMEOUT, start

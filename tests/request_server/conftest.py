@@ -17,8 +17,9 @@ from tests.servers import Authority
 from cloister.errors import RequestFailed
 from cloister.interfaces.base import FailureCode
 from cloister.interfaces.cookies import Cookie
+from cloister.interfaces.fetch import Fetch
 from cloister.interfaces.lookup_server import LOOKUP, Connect, Connected
-from cloister.interfaces.request_server import DocumentAllowed, Fetch, Options
+from cloister.interfaces.request_server import DocumentAllowed, Options
 from cloister.ipc import Channel, Connection, Descriptors
 from cloister.request_server import tls
 from cloister.request_server.client import Announce, Client, Response

@@ -17,7 +17,8 @@ import h2.settings
 from tests.request_server.conftest import Fetched, Fetcher, Keeper, NoShelf, nobody_minds
 
 from cloister.errors import RequestFailed
-from cloister.interfaces.request_server import Destination, Fetch, Options
+from cloister.interfaces.fetch import Destination, Fetch
+from cloister.interfaces.request_server import Options
 from cloister.request_server import tls
 from cloister.request_server.client import Announce, Client
 from cloister.request_server.wire import Link, Wire

@@ -14,7 +14,7 @@ from tests.servers import ARTICLE, COMPRESSORS, SITE, Authority, Page, Server, r
 
 from cloister.errors import RequestFailed
 from cloister.interfaces.base import FailureCode
-from cloister.interfaces.request_server import Destination, Fetch
+from cloister.interfaces.fetch import Destination, Fetch
 
 PAGES = {path: page for path, page in SITE.items() if isinstance(page, Page)}
 MIB = 1024 * 1024

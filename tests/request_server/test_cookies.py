@@ -16,7 +16,8 @@ from tests.request_server.conftest import Keeper
 from tests.request_server.peers import led_to, peer, read_head
 
 from cloister.interfaces.cookies import MAX_COOKIES, MAX_PAIR, Cookie, CookieList, SameSite
-from cloister.interfaces.request_server import Destination, DocumentAllowed, Fetch
+from cloister.interfaces.fetch import Destination, Fetch
+from cloister.interfaces.request_server import DocumentAllowed
 from cloister.jar import MAX_AGE, MAX_PER_DOMAIN, Jar, is_for
 from cloister.request_server.cookies import SetCookie, date, parse, received
 

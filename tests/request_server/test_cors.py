@@ -12,14 +12,8 @@ from hypothesis import strategies as st
 
 from cloister.errors import RequestFailed
 from cloister.interfaces.base import FailureCode
-from cloister.interfaces.request_server import (
-    CredentialsMode,
-    Destination,
-    Fetch,
-    Mode,
-    Options,
-    ReferrerPolicy,
-)
+from cloister.interfaces.fetch import CredentialsMode, Destination, Fetch, Mode, ReferrerPolicy
+from cloister.interfaces.request_server import Options
 from cloister.request_server import cors
 from cloister.request_server.cors import Page, entered
 from cloister.request_server.exchange import Headers

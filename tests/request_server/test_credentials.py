@@ -10,7 +10,8 @@ import pytest
 from tests.request_server.peers import led_to, peer, read_head
 
 from cloister.errors import RequestFailed
-from cloister.interfaces.request_server import Credentials, Destination, DocumentAllowed, Fetch
+from cloister.interfaces.fetch import Destination, Fetch
+from cloister.interfaces.request_server import Credentials, DocumentAllowed
 from cloister.request_server.credentials import Keyring
 from cloister.request_server.urls import parse
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from cloister.errors import RequestFailed
 from cloister.interfaces.base import FailureCode
-from cloister.interfaces.request_server import ClientHints, Destination, Fetch, Method, Options
+from cloister.interfaces.fetch import Destination, Fetch, Method
+from cloister.interfaces.request_server import ClientHints, Options
 from cloister.request_server.exchange import Headers
 from cloister.request_server.headers import forwarded, method, own, request
 from cloister.request_server.urls import parse

@@ -32,7 +32,7 @@ from tests.request_server.peers import Handler, Http2Server, ask, led_to, outcom
 
 from cloister.errors import RequestFailed
 from cloister.interfaces.base import FailureCode
-from cloister.interfaces.request_server import Destination, Fetch
+from cloister.interfaces.fetch import Destination, Fetch
 
 URL = "https://site.example/"
 MIB = 1024 * 1024

@@ -15,14 +15,7 @@ from tests.request_server.test_process import Child, start
 from tests.servers import SITE, Page
 
 from cloister.errors import RequestFailed
-from cloister.interfaces.request_server import (
-    CredentialsMode,
-    Destination,
-    Fetch,
-    Fetched,
-    Mode,
-    ResponseType,
-)
+from cloister.interfaces.fetch import CredentialsMode, Destination, Fetch, Fetched, Mode, ResponseType
 from cloister.ipc import blob
 
 TIMEOUT = 30.0

@@ -13,7 +13,7 @@ from PIL import Image
 
 from cloister.errors import RequestFailed
 from cloister.interfaces.base import FailureCode
-from cloister.interfaces.request_server import Destination
+from cloister.interfaces.fetch import Destination
 from cloister.request_server import orb, sniff
 from cloister.request_server.exchange import Headers
 

@@ -17,7 +17,8 @@ from tests.request_server.peers import Http2Server, led_to, outcome, peer, read_
 
 from cloister.errors import RequestFailed
 from cloister.interfaces.base import FailureCode
-from cloister.interfaces.request_server import Destination, Fetch, Options
+from cloister.interfaces.fetch import Destination, Fetch
+from cloister.interfaces.request_server import Options
 from cloister.request_server import pool
 from cloister.request_server.client import Client
 from cloister.request_server.wire import Link, Wire

@@ -19,14 +19,13 @@ from cloister.errors import RequestFailed
 from cloister.interfaces.base import INLINE_LIMIT, Descriptor, FailureCode
 from cloister.interfaces.control import Ping, Ready, Shutdown
 from cloister.interfaces.cookies import Cookies, CookiesStored, GetCookies, StoreCookies
+from cloister.interfaces.fetch import Destination, Fetch
 from cloister.interfaces.lookup_server import LOOKUP, Connect
 from cloister.interfaces.request_server import (
     REQUEST_CONTROL,
     REQUESTS,
-    Destination,
     DocumentAllowed,
     DocumentFrom,
-    Fetch,
     Options,
     PreloadOptions,
 )

@@ -11,7 +11,7 @@ from tests.request_server.peers import ask, led_to, peer, read_head
 
 from cloister.errors import RequestFailed
 from cloister.interfaces.base import FailureCode
-from cloister.interfaces.request_server import Destination, Fetch, ReferrerPolicy
+from cloister.interfaces.fetch import Destination, Fetch, ReferrerPolicy
 from cloister.request_server.exchange import BadResponse, Headers
 from cloister.request_server.redirects import follow
 from cloister.request_server.step import Step

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cloister.interfaces.request_server import ReferrerPolicy
+from cloister.interfaces.fetch import ReferrerPolicy
 from cloister.request_server.referrers import policy_of, referrer
 from cloister.request_server.urls import parse
 

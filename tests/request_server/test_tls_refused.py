@@ -32,7 +32,7 @@ from tests.servers import Authority
 
 from cloister.errors import RequestFailed
 from cloister.interfaces.base import FailureCode
-from cloister.interfaces.request_server import Destination, Fetch
+from cloister.interfaces.fetch import Destination, Fetch
 from cloister.request_server import tls
 
 LOCAL = names("localhost")

@@ -13,7 +13,7 @@ from tests.request_server.peers import Http2Server, led_to, outcome, peer
 
 from cloister.errors import RequestFailed
 from cloister.interfaces.base import FailureCode
-from cloister.interfaces.request_server import Destination, Fetch
+from cloister.interfaces.fetch import Destination, Fetch
 from cloister.request_server.upgrades import StrictTransport, without_mixed_content
 from cloister.request_server.urls import parse
 

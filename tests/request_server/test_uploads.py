@@ -18,7 +18,8 @@ from tests.request_server.peers import Http2Server, led_to, outcome, peer, read_
 
 from cloister.errors import RequestFailed
 from cloister.interfaces.base import FailureCode
-from cloister.interfaces.request_server import Credentials, Destination, DocumentAllowed, Fetch
+from cloister.interfaces.fetch import Destination, Fetch
+from cloister.interfaces.request_server import Credentials, DocumentAllowed
 from cloister.request_server.upload import HeldFile, Upload, pieces
 
 URL = "http://site.example/"

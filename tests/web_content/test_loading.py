@@ -5,7 +5,7 @@ import pytest
 
 from cloister.errors import RequestFailed
 from cloister.interfaces.base import FailureCode
-from cloister.interfaces.request_server import Destination
+from cloister.interfaces.fetch import Destination
 
 from .conftest import OpenWindow
 from .window import Window, picture

@@ -11,7 +11,7 @@ import msgspec
 
 from ..errors import BadMessage, InvalidArgument, NavigationError, descriptors_left
 from ..interfaces.base import FailureCode
-from ..interfaces.request_server import MAX_REQUEST_BODY
+from ..interfaces.fetch import MAX_REQUEST_BODY
 from ..interfaces.transfers import (
     MAX_FILES,
     MAX_PIECE,

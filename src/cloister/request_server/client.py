@@ -11,7 +11,8 @@ import msgspec
 
 from ..errors import BadMessage, ChannelClosed, RequestFailed
 from ..interfaces.base import FailureCode
-from ..interfaces.request_server import Destination, DocumentAllowed, Fetch, Mode, Options, ResponseType
+from ..interfaces.fetch import Destination, Fetch, Mode, ResponseType
+from ..interfaces.request_server import DocumentAllowed, Options
 from . import cors, headers, orb, redirects, referrers, upgrades, urls
 from .body import Body
 from .cache import Cache, Shelf

@@ -15,7 +15,8 @@ import msgspec
 
 from ..errors import RequestFailed
 from ..interfaces.base import FailureCode
-from ..interfaces.request_server import CredentialsMode, Destination, Fetch, Mode, Options, ReferrerPolicy
+from ..interfaces.fetch import CredentialsMode, Destination, Fetch, Mode, ReferrerPolicy
+from ..interfaces.request_server import Options
 from ..sites import is_same_site, registrable
 from . import urls
 from .exchange import Headers

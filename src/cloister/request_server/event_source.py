@@ -18,7 +18,8 @@ from ..interfaces.event_source import (
     OpenEventSource,
     ServerSentEvent,
 )
-from ..interfaces.request_server import CredentialsMode, Destination, Fetch, Mode, Options
+from ..interfaces.fetch import CredentialsMode, Destination, Fetch, Mode
+from ..interfaces.request_server import Options
 from ..ipc import Descriptors, blob
 from ..ipc.connection import Handler
 from . import headers

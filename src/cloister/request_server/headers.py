@@ -10,7 +10,8 @@ import ada_url
 
 from ..errors import RequestFailed
 from ..interfaces.base import FailureCode
-from ..interfaces.request_server import ClientHints, Destination, Fetch, Options
+from ..interfaces.fetch import Destination, Fetch
+from ..interfaces.request_server import ClientHints, Options
 from ..interfaces.transfers import MAX_HEADERS, MAX_HEADERS_BYTES
 from . import decoding, urls
 from .exchange import Headers

@@ -16,15 +16,13 @@ from ..interfaces.cookies import (
     GetCookies,
     StoreCookies,
 )
+from ..interfaces.fetch import MAX_REQUEST_BODY, Fetch, Fetched
 from ..interfaces.lookup_server import LOOKUP
 from ..interfaces.request_server import (
-    MAX_REQUEST_BODY,
     REQUEST_CONTROL,
     REQUESTS,
     DocumentAllowed,
     DocumentFrom,
-    Fetch,
-    Fetched,
     Options,
     PreloadOptions,
 )

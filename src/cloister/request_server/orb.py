@@ -13,7 +13,7 @@ from typing import Final
 
 from ..errors import RequestFailed
 from ..interfaces.base import FailureCode
-from ..interfaces.request_server import Destination
+from ..interfaces.fetch import Destination
 from . import sniff
 from .exchange import Headers
 from .headers import values

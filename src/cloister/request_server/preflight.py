@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from ..interfaces.request_server import CredentialsMode
+from ..interfaces.fetch import CredentialsMode
 from .cors import SAFE_METHODS, origin_header, refused, tokens, unsafe_headers
 from .exchange import Headers
 from .headers import values

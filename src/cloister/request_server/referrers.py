@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import ada_url
 
 from ..errors import RequestFailed
-from ..interfaces.request_server import ReferrerPolicy
+from ..interfaces.fetch import ReferrerPolicy
 from . import urls
 
 __all__ = ["policy_of", "referrer"]

@@ -8,7 +8,7 @@ from typing import Final
 import ada_url
 import msgspec
 
-from ..interfaces.request_server import CredentialsMode, Mode, ReferrerPolicy
+from ..interfaces.fetch import CredentialsMode, Mode, ReferrerPolicy
 from .exchange import Headers
 from .upload import Outgoing
 

@@ -8,7 +8,8 @@ from typing import Final
 
 from ..errors import RequestFailed
 from ..interfaces.base import FailureCode, Message
-from ..interfaces.request_server import MAX_REQUEST_BODY, Destination, Fetch, Options
+from ..interfaces.fetch import MAX_REQUEST_BODY, Destination, Fetch
+from ..interfaces.request_server import Options
 from ..interfaces.transfers import (
     MAX_FILES,
     MAX_PIECE,

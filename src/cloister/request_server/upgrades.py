@@ -11,7 +11,7 @@ import ada_url
 
 from ..errors import RequestFailed
 from ..interfaces.base import FailureCode
-from ..interfaces.request_server import Destination
+from ..interfaces.fetch import Destination
 from . import urls
 from .exchange import Headers
 from .headers import values

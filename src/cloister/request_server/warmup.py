@@ -17,8 +17,9 @@ import zstandard
 
 from ..errors import RequestFailed
 from ..interfaces.cookies import Cookie
+from ..interfaces.fetch import Destination, Fetch
 from ..interfaces.http_cache import CacheUse
-from ..interfaces.request_server import Destination, DocumentAllowed, Fetch, Options
+from ..interfaces.request_server import DocumentAllowed, Options
 from ..interfaces.web_socket import OpenWebSocket
 from . import decoding, tls
 from .client import Client

@@ -14,7 +14,8 @@ import msgspec
 
 from ..errors import RequestFailed
 from ..interfaces.base import FailureCode
-from ..interfaces.request_server import Destination, Fetch, Options
+from ..interfaces.fetch import Destination, Fetch
+from ..interfaces.request_server import Options
 from ..interfaces.web_socket import OpenWebSocket
 from . import headers, urls
 from .client import Client, Special

@@ -15,7 +15,7 @@ from turbohtml.detect import detect
 
 from ..errors import RequestFailed
 from ..interfaces.base import FailureCode
-from ..interfaces.request_server import ReferrerPolicy
+from ..interfaces.fetch import ReferrerPolicy
 from .urls import DOCUMENT_IMAGE
 
 __all__ = [

@@ -9,7 +9,7 @@ import plutoprint
 
 from ..errors import RequestFailed
 from ..interfaces.base import FailureCode
-from ..interfaces.request_server import ReferrerPolicy
+from ..interfaces.fetch import ReferrerPolicy
 from ..interfaces.web_content import Options
 from ..ipc import Connection
 from . import document as documents

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import turbohtml
 from turbohtml import Element, Namespace
 
-from ..interfaces.request_server import ReferrerPolicy
+from ..interfaces.fetch import ReferrerPolicy
 from . import css, urls
 from .references import References
 from .urls import resolve

@@ -11,7 +11,7 @@ import plutoprint
 
 from ..errors import BadMessage, RequestFailed
 from ..interfaces.base import FailureCode
-from ..interfaces.request_server import Destination, Fetch
+from ..interfaces.fetch import Destination, Fetch
 from ..interfaces.web_content import (
     PAGE,
     GetLinks,

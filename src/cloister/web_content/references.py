@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from ..interfaces.request_server import ReferrerPolicy
+from ..interfaces.fetch import ReferrerPolicy
 from . import css
 from .css import Use
 from .urls import DOCUMENT_IMAGE, is_data, referrer_policy, resolve, without_fragment

@@ -6,16 +6,14 @@ import asyncio
 from typing import TypeVar
 
 from ..errors import BadMessage, ChannelClosed, RequestFailed
-from ..interfaces.base import FailureCode, Interface, Reply, Request
-from ..interfaces.request_server import REQUESTS, Fetch
+from ..interfaces.base import FailureCode, Reply, Request
+from ..interfaces.fetch import FETCHES
 from ..interfaces.web_content import NewRequestServer
 from ..ipc import Channel, Connection, Descriptors
 
-__all__ = ["FETCHES", "Requests"]
+__all__ = ["Requests"]
 
 R = TypeVar("R", bound=Reply)
-FETCHES = Interface(REQUESTS.name, client=(Fetch,))
-"""What a page says and hears of it: nothing in here opens a WebSocket."""
 _TIMEOUT = 20.0  # seconds for a process: one is forked in a few milliseconds, and may wait for others
 
 

@@ -15,7 +15,7 @@ import plutoprint
 
 from ..errors import CloisterError, RequestFailed
 from ..interfaces.base import FailureCode
-from ..interfaces.request_server import (
+from ..interfaces.fetch import (
     CredentialsMode,
     Destination,
     Fetch,

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import ada_url
 
-from ..interfaces.request_server import ReferrerPolicy
+from ..interfaces.fetch import ReferrerPolicy
 
 __all__ = [
     "DOCUMENT_IMAGE",

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from .. import sandbox
 from ..interfaces.base import Blob
+from ..interfaces.fetch import FETCHES, Fetch, Fetched
 from ..interfaces.image_decoder import IMAGES, Decode, Decoded
-from ..interfaces.request_server import Fetch, Fetched
 from ..interfaces.web_content import (
     PAGE,
     GetLinks,
@@ -32,7 +32,6 @@ from ..ipc import Channel, Connection, Descriptors, memory
 from . import document as documents
 from . import fonts
 from .page import Page
-from .requests import FETCHES
 
 __all__ = ["run"]
 
