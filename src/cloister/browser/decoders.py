@@ -82,9 +82,8 @@ class DecoderPool:
     def _burst_is_over(self) -> None:
         wanted, self._taken = min(MOST_SPARES, max(1, self._taken)), 0
         self._bursts += 1
-        if self._bursts == 1:  # a program may open one page and end
-            wanted = 1
-        self._begin(wanted)
+        if self._bursts > 1:  # a program may open one page and end
+            self._begin(wanted)
         self._wake_after(_IDLE, lambda: self._begin(1))
 
     def _wake_after(self, seconds: float, work: Callable[[], None]) -> None:
