@@ -415,7 +415,9 @@ def test_a_redirect_that_leaves_the_allowed_hosts_is_refused(site: Server) -> No
 @settings(max_examples=60, deadline=None)
 def test_png_bands_decode_to_the_pixels_that_went_in(width: int, bands: list[int], random: Any) -> None:
     height = sum(bands)
-    bgra = random.randbytes(width * height * 4)
+    # Rows are often the same as the one above, and that is how they are written.
+    few = [random.randbytes(width * 4) for _ in range(2)]
+    bgra = b"".join(random.choice(few) for _ in range(height))
     writer = PngWriter(width, height)
     starts = [sum(bands[:index]) for index in range(len(bands))]
     for start, rows in random.sample([*zip(starts, bands, strict=True)], len(bands)):
@@ -430,7 +432,7 @@ def test_png_bands_decode_to_the_pixels_that_went_in(width: int, bands: list[int
 
 def test_a_png_with_the_wrong_number_of_pixels_is_never_made() -> None:
     writer = PngWriter(2, 2)
-    with pytest.raises(ValueError, match="whole rows"):
+    with pytest.raises(ValueError, match="a row of 7 bytes is not 2 pixels"):
         writer.encode(0, [bytes(7)])
     with pytest.raises(ValueError, match="0 of 2 rows"):
         writer.finish()
