@@ -439,7 +439,7 @@ def test_a_png_with_the_wrong_number_of_pixels_is_never_made() -> None:
     writer.encode(1, [bytes(8)])
     with pytest.raises(ValueError, match="before 1 were never added"):
         writer.finish()
-    writer.encode(0, [bytes(16)])
+    writer.encode(0, [bytes(8)] * 2)
     with pytest.raises(ValueError, match="or twice"):
         writer.finish()
 
