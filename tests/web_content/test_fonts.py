@@ -27,7 +27,7 @@ pictures = set()
 for family in ("sans-serif", "serif", "monospace", "no such family"):
     html = f"<p style='font-family:{family}'>iiii <b>WWWW</b></p>"
     book = paint.lay_out(html, "http://x.test/", 200, 60, Nothing())
-    target = mmap.mmap(-1, 200 * 60 * 4)
+    target = mmap.mmap(-1, 200 * 60 * 3)
     paint.paint(book, Paint(0, 0, 200, 60), target)
     assert len(set(target[:])) > 20, family
     pictures.add(target[:])

@@ -146,11 +146,11 @@ class Window:
 
     def paint(self, x: int = 0, y: int = 0, width: int = 200, height: int = 100) -> Image.Image:
         """What stands in a rectangle of the page."""
-        fd = memory.create_bitmap(width * height * 4)
+        fd = memory.create_bitmap(width * height * 3)
         try:
             self.ask(Paint(x, y, width, height), [os.dup(fd)])
-            with memory.map_bitmap(fd, width * height * 4) as pixels:
-                return Image.frombuffer("RGBA", (width, height), bytes(pixels), "raw", "BGRA", 0, 1)
+            with memory.map_bitmap(fd, width * height * 3) as pixels:
+                return Image.frombytes("RGB", (width, height), bytes(pixels)).convert("RGBA")
         finally:
             os.close(fd)
 

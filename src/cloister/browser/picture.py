@@ -16,7 +16,7 @@ __all__ = ["MAX_SCREENSHOT_PIXELS", "take"]
 
 MAX_SCREENSHOT_PIXELS = 2**28
 """268 megapixels: a page 1280 wide and 209,000 high. What a page says of its height is its own claim."""
-_BAND_PIXELS = 2**20  # 4 MiB of BGRA in each bitmap
+_BAND_PIXELS = 2**20  # 3 MiB of RGB in each bitmap
 _BANDS_AT_ONCE = 3  # one is painted while two are compressed
 
 
@@ -29,7 +29,7 @@ async def take(width: int, height: int, paint: Callable[[Paint, int], Awaitable[
     try:
         for y in range(0, height, rows):
             band = min(rows, height - y)
-            fd = memory.create_bitmap(width * band * 4)
+            fd = memory.create_bitmap(width * band * 3)
             bitmap = Descriptors([fd])
             try:
                 await paint(Paint(0, y, width, band), os.dup(fd))
@@ -37,7 +37,7 @@ async def take(width: int, height: int, paint: Callable[[Paint, int], Awaitable[
                 bitmap.close()  # now: whoever keeps the error keeps this frame
                 raise
             threads = 1 if y + band < height else 2  # the page paints no more: there is a core to spare
-            encoding.add(asyncio.ensure_future(_encode(writer, bitmap, _Band(y, band, width * 4), threads)))
+            encoding.add(asyncio.ensure_future(_encode(writer, bitmap, _Band(y, band, width * 3), threads)))
             if len(encoding) >= _BANDS_AT_ONCE:
                 done, encoding = await asyncio.wait(encoding, return_when=asyncio.FIRST_COMPLETED)
                 for each in done:
@@ -49,9 +49,9 @@ async def take(width: int, height: int, paint: Callable[[Paint, int], Awaitable[
 
 
 def _rows_of_a_band(width: int, height: int) -> int:
-    """A picture of one viewport is cut in two, so that one half is compressed while the other is painted. More pieces
+    """A picture of one viewport is cut in three, so that one part is compressed while the next is painted. More parts
     would be more to wait for: what waits is woken when a processor is free, or 4 ms later."""
-    return min(max(1, _BAND_PIXELS // width), -(-height // 2), 16_384)
+    return min(max(1, _BAND_PIXELS // width), -(-height // 3), 16_384)
 
 
 class _Band(NamedTuple):

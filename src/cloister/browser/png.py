@@ -42,11 +42,10 @@ class PngWriter:
         self._bands: dict[int, _Band] = {}
 
     def encode(self, row: int, rows: Iterable[bytes]) -> None:
-        """The band that begins at ``row``: its rows as opaque BGRA, top first."""
+        """The band that begins at ``row``: its rows as RGB, top first."""
         deflate = zlib.compressobj(_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
         again = _UP + bytes(self._width * 3)
         together = max(1, _PIECE // len(again))
-        rgb = bytearray(_NONE + bytes(self._width * 3))
         parts: list[bytes] = []
         pieces: list[bytes] = []
         checksum, size, above = 1, 0, b""
@@ -59,15 +58,14 @@ class PngWriter:
             size += len(data)
             parts.append(deflate.compress(data))
 
-        for bgra in rows:
-            if len(bgra) != self._width * 4:
-                raise ValueError(f"a row of {len(bgra)} bytes is not {self._width} pixels of BGRA")
-            if bgra == above:  # as half of a page of text is
+        for rgb in rows:
+            if len(rgb) != self._width * 3:
+                raise ValueError(f"a row of {len(rgb)} bytes is not {self._width} pixels of RGB")
+            if rgb == above:  # as half of a page of text is
                 pieces.append(again)
             else:
-                rgb[1::3], rgb[2::3], rgb[3::3] = bgra[2::4], bgra[1::4], bgra[::4]
-                pieces.append(bytes(rgb))
-                above = bgra
+                pieces.append(_NONE + rgb)
+                above = rgb
             if len(pieces) == together:
                 compress()
         compress()

@@ -101,7 +101,7 @@ class Painted(Reply, frozen=True):
 
 class Paint(Request[Painted], frozen=True):
     """Paint the rectangle (CSS pixels = device pixels) of the document into the bitmap that comes with this:
-    premultiplied BGRA on white, so opaque, ``width * 4`` bytes a row, top row first."""
+    RGB on white, ``width * 3`` bytes a row, top row first."""
 
     descriptors = (Descriptor.BITMAP,)
 

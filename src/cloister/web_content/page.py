@@ -146,7 +146,7 @@ class Page:
         fd = fds.take()
         try:
             book = await shown.lay_out_again(self._options)
-            with memory.map_bitmap(fd, message.width * message.height * 4) as target:
+            with memory.map_bitmap(fd, message.width * message.height * 3) as target:
                 paint(book, message, target)
         except plutoprint.Error as error:
             raise RequestFailed(

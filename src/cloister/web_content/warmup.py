@@ -132,7 +132,7 @@ async def _load_one_page() -> None:
     try:
         content = _PAGE.encode()
         await browser.request(SetContent(Blob(len(content), content), _BASE), timeout=_TIMEOUT)
-        bitmap = memory.create_bitmap(_SIDE * _SIDE * 4)
+        bitmap = memory.create_bitmap(_SIDE * _SIDE * 3)
         await browser.request(Paint(0, 0, _SIDE, _SIDE), [bitmap], timeout=_TIMEOUT)
         await browser.request(GetLinks(), timeout=_TIMEOUT)
         for form in TextFormat:
