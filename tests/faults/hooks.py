@@ -19,9 +19,9 @@ import pytest
 
 from cloister.errors import BadMessage, ChannelClosed
 from cloister.interfaces.base import Message
+from cloister.interfaces.fetch import FETCHES
 from cloister.interfaces.image_decoder import IMAGES
 from cloister.interfaces.lookup_server import LOOKUP, LOOKUP_ADMIN, AddClient
-from cloister.interfaces.request_server import REQUESTS
 from cloister.interfaces.web_content import ImageDecoderReady, RequestServerReady
 from cloister.interfaces.zygote import LAUNCH, Branched, Launched, Start
 from cloister.ipc import Channel, Connection, Descriptors
@@ -205,7 +205,7 @@ class Hooks:
     def _relayed(self, message: Message, child: ChildProcess | None, fds: Sequence[int]) -> Sequence[int]:
         """What is given away instead: the end of a relay."""
         if isinstance(message, RequestServerReady):
-            line = Line("web_content", "request_server", REQUESTS)
+            line = Line("web_content", "request_server", FETCHES)
         elif isinstance(message, ImageDecoderReady):
             line = Line("web_content", "image_decoder", IMAGES)
         elif isinstance(message, AddClient):

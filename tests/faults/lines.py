@@ -13,7 +13,7 @@ from cloister.interfaces.attack import ATTACK
 from cloister.interfaces.base import Failure, Interface, Message
 from cloister.interfaces.control import CONTROL, Refused, Shutdown
 from cloister.interfaces.event_source import CloseEventSource, EventSourceClosed
-from cloister.interfaces.fetch import Fetch, Fetched
+from cloister.interfaces.fetch import FETCHES, Fetch, Fetched
 from cloister.interfaces.image_decoder import IMAGES, DecodeFile
 from cloister.interfaces.lookup_server import LOOKUP, LOOKUP_ADMIN
 from cloister.interfaces.monitor import MONITOR
@@ -54,7 +54,7 @@ LINES = (
     Line("browser", "lookup_server", LOOKUP_ADMIN),
     Line("browser", "image_decoder", IMAGES),
     Line("web_content", "image_decoder", IMAGES),
-    Line("web_content", "request_server", REQUESTS),
+    Line("web_content", "request_server", FETCHES),
     Line("browser", "request_server", REQUESTS),
     Line("request_server", "lookup_server", LOOKUP),
 )
@@ -83,8 +83,6 @@ _NO_PING_FAILS = "whoever is there answers a ping; whoever is not says nothing"
 _CONTROLS = (CONTROL, WEB_CONTENT_CONTROL, REQUEST_CONTROL)
 _KILLED = "the browser kills it: a process of one document has nothing to put in order"
 _ENDED = "the program ends the process instead"
-_BY_A_PAGE: tuple[type[Message], ...] = (Fetch, Fetched, Failure)
-"""What is said of requests where a page asks; a program says the rest."""
 UNREACHABLE: dict[tuple[Line, Side, type[Message]], str] = {
     **{
         (line, "server", Refused): "is sent where the kernel lacks a layer, before there is anything to lose"
@@ -105,16 +103,6 @@ UNREACHABLE: dict[tuple[Line, Side, type[Message]], str] = {
         "is the browser's answer when it has no process to give: the points that kill branches bring it about"
     ),
     (Line("web_content", "image_decoder", IMAGES), "client", DecodeFile): "a page has no files",
-    **{
-        (
-            Line("web_content", "request_server", REQUESTS),
-            side,
-            message,
-        ): "is for scripts, which pages do not run, or for programs"
-        for side in _SIDES
-        for message in REQUESTS.sent_by(side)
-        if message not in _BY_A_PAGE
-    },
     (Line("browser", "request_server", REQUESTS), "client", Fetch): "a program's answers come piece by piece",
     (Line("browser", "request_server", REQUESTS), "server", Fetched): "so it is with these",
     (Line("browser", "request_server", REQUESTS), "client", CloseEventSource): _ENDED,
