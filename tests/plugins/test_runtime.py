@@ -75,6 +75,14 @@ def test_a_plugin_of_a_manifest_is_called_by_its_name(runtime: PluginRuntime, tm
     assert (plugin.exports, runtime.status("greeter"), runtime.plugins) == (("greet",), Running(), (plugin,))
 
 
+def test_a_plugin_has_the_names_that_python_gives_every_program(runtime: PluginRuntime) -> None:
+    """``site`` makes them, and puts in place what was installed for development."""
+    code = "import builtins\ndef has(*names): return [name for name in names if hasattr(builtins, name)]"
+    runtime.load_source(code, name="names")
+    names = ["exit", "help", "print", "quit"]
+    assert runtime.call("names", "has", *names) == names
+
+
 def test_only_what_is_exported_can_be_called(runtime: PluginRuntime, tmp_path: Path) -> None:
     runtime.load(manifest(tmp_path, code="def greet(): return 1\ndef other(): return 2\n"))
     with pytest.raises(NoSuchFunction, match="exports greet, and not other"):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from cloister import interfaces
 from cloister.process import lean
 
 EARLY = ("typing", "re", "enum", "socket", "signal", "msgspec", "asyncio")
@@ -63,3 +67,87 @@ def test_children_that_speak_no_tls_do_not_have_it_in_memory() -> None:
         "assert 'ssl' in sys.modules\n"
     )
     subprocess.run([sys.executable, "-I", "-c", code], timeout=30, check=True)
+
+
+def test_what_stands_in_for_a_library_is_gone_once_msgspec_is_loaded() -> None:
+    code = (
+        "import sys\n"
+        "from cloister.process import lean\n"
+        "lean.load_msgspec()\n"
+        "import uuid\n"
+        "assert not {'platform', 'typing_extensions'} & set(sys.modules), sys.modules\n"
+        "import platform\n"
+        "assert platform.machine() and uuid.uuid4() != uuid.uuid4()\n"
+    )
+    subprocess.run([sys.executable, "-I", "-c", code], timeout=30, check=True)
+
+
+def _record(**options: bool) -> type:
+    @dataclasses.dataclass(**options)
+    class Record:
+        name: str
+        sizes: list[int] = dataclasses.field(default_factory=list)
+
+    return Record
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"frozen": True}, {"frozen": True, "slots": True}, {"order": True, "kw_only": True}]
+)
+def test_a_dataclass_that_is_compiled_when_it_is_used_is_as_any_other(options: dict[str, bool]) -> None:
+    usual = _record(**options)
+    with lean.lazy_dataclasses():
+        lazy = _record(**options)
+    for kind in (usual, lazy):
+        one, same, other = kind(name="a", sizes=[1]), kind(name="a", sizes=[1]), kind(name="b")
+        assert one == same != other
+        assert repr(other).endswith("Record(name='b', sizes=[])")
+        assert dataclasses.replace(other, name="a").name == "a"
+        with pytest.raises(TypeError, match="name"):
+            kind(sizes=[])
+        if options.get("order"):
+            assert one < other
+        if options.get("frozen"):
+            with pytest.raises(dataclasses.FrozenInstanceError):
+                one.name = "c"
+            with pytest.raises(TypeError, match="unhashable"):  # the list
+                hash(one)
+    assert {name for name in vars(lazy) if name != "__doc__"} == {
+        name for name in vars(usual) if name != "__doc__"
+    }
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 13), reason="from Python 3.13 on a dataclass is compiled at once")
+def test_a_method_that_nobody_calls_is_never_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[str] = []
+    compile_method = dataclasses._create_fn  # type: ignore[attr-defined]
+
+    def compiling(name: str, *rest: object, **more: object) -> object:
+        compiled.append(name)
+        return compile_method(name, *rest, **more)
+
+    monkeypatch.setattr(dataclasses, "_create_fn", compiling)
+    with lean.lazy_dataclasses():
+        kind = _record()
+        assert compiled == []
+        kind("a"), kind("b")
+    assert compiled == ["__init__"]
+    assert dataclasses._create_fn is compiling  # type: ignore[attr-defined]
+
+
+def test_no_annotation_of_a_message_is_left_to_be_compiled_in_each_process() -> None:
+    modules = [
+        importlib.import_module(f"{interfaces.__name__}.{module.name}")
+        for module in pkgutil.iter_modules(interfaces.__path__)
+    ]
+    messages = {
+        each
+        for module in modules
+        for each in vars(module).values()
+        if isinstance(each, type) and issubclass(each, msgspec.Struct)
+    }
+    assert len(messages) > 100
+    texts = [
+        (each, note) for each in messages for note in each.__annotations__.values() if isinstance(note, str)
+    ]
+    assert texts == []

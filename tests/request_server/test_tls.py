@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import ssl
 from pathlib import Path
 
@@ -88,6 +89,29 @@ def test_a_folder_adds_what_the_file_lacks_and_loads_nothing_twice(
     monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", loading)
     assert roots(tls.context()) == {fingerprint(first), fingerprint(second), fingerprint(other)}
     assert len(parsed) == 3
+
+
+def test_what_has_the_name_of_a_hashed_certificate_and_is_no_file_is_passed_over(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "0123abcd.0").write_text(authority.roots)
+    (tmp_path / "0123abcd.1").mkdir()
+    (tmp_path / "0123abcd.2").symlink_to(tmp_path / "gone")
+    os.mkfifo(tmp_path / "0123abcd.3")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "no-such-file"))
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+    assert roots(tls.context()) == {fingerprint(authority.roots)}
+
+
+def test_a_file_among_others_that_has_no_certificate_is_told(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "0123abcd.0").write_text(authority.roots)
+    (tmp_path / "0123abcd.1").write_text("nonsense")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "no-such-file"))
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+    with pytest.raises(ssl.SSLError):
+        tls.context()
 
 
 def test_roots_are_parsed_before_the_first_handshake_and_not_before(

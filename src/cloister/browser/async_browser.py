@@ -146,7 +146,8 @@ class AsyncBrowser(WithoutPages):
 
     async def start(self) -> Self:
         """Start the standing processes; ``async with`` does it. Raises :class:`SandboxUnavailable` when the
-        kernel lacks a required layer, :class:`LaunchError` when a process does not come up."""
+        kernel lacks a required layer, :class:`LaunchError` when the first process does not come up. Others still load
+        when this returns: the first page that needs one which failed raises :class:`LaunchError`, too."""
         self._check_open()
         if self._processes is None:
             try:

@@ -58,7 +58,8 @@ class Processes:
         self.decoders: DecoderPool
 
     async def start(self) -> None:
-        """Start them; return when a page can begin, while others may still load: who needs one waits for it.
+        """Start them; return when the first of them runs, while the others may still load: who needs one waits for
+        it, and is told what hindered it.
 
         Raises :class:`LaunchError`, or :class:`SandboxUnavailable` naming the layers that this kernel lacks.
         """

@@ -256,10 +256,6 @@ class Zygote:
         await self.process.ready(timeout)
         await asyncio.gather(*(self._branch(kind, timeout) for kind in self._branches))
 
-    async def branch_ready(self, kind: str, timeout: float = _LAUNCH_TIMEOUT) -> None:
-        """Wait until children of ``kind`` can be forked. Raises as :meth:`ready`."""
-        await self._branch(kind, timeout)
-
     async def fork(
         self,
         kind: str,

@@ -52,9 +52,9 @@ class _Nowhere:
         pass
 
 
-def _no_cookies() -> DocumentCookies:
+def _no_cookies(document: str) -> DocumentCookies:
     async def ask() -> tuple[str, tuple[Cookie, ...]]:
-        return "", ()
+        return document, ()
 
     async def tell(_cookies: tuple[Cookie, ...]) -> None:
         pass
@@ -97,7 +97,7 @@ async def _fetch(url: str, said: bytes, protocol: str) -> None:
             return DocumentAllowed(cache=CacheUse.ON, has_cookies=True)
 
         options = Options(user_agent="warm-up", document=url)
-        client = Client(options, dial, announce, _Nowhere(), _no_cookies())
+        client = Client(options, dial, announce, _Nowhere(), _no_cookies(url))
         async with client.open(Fetch(url, Destination.DOCUMENT, referrer=url)) as response:
             async for _ in response.body:
                 pass
@@ -118,7 +118,7 @@ async def _switch() -> None:
             return DocumentAllowed()
 
         options = Options(user_agent="warm-up")
-        client = Client(options, dial, announce, _Nowhere(), _no_cookies())
+        client = Client(options, dial, announce, _Nowhere(), _no_cookies(""))
         try:
             await shake_hands(OpenWebSocket("ws://warm.example/"), client, options, dial)
         except RequestFailed:
