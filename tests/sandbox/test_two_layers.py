@@ -16,7 +16,7 @@ import pytest
 
 from cloister import Browser
 from cloister.process import spawn
-from cloister.process.variables import CHANNEL_VARIABLE
+from cloister.process.variables import CHANNEL_VARIABLE, LIBRARIES_VARIABLE
 from cloister.sandbox import Limits, privileges
 
 # Descriptors and environment: the launcher hands over next to nothing, and shed() lets go of the rest.
@@ -117,7 +117,8 @@ def test_the_launcher_alone_passes_on_only_what_it_knows(
     monkeypatch.setenv("SECRET", "secret")
     monkeypatch.setenv("LD_PRELOAD", "")
     environment = inherited()[1]
-    assert set(environment) <= {*spawn._PASSED, CHANNEL_VARIABLE, "LC_CTYPE"}  # which Python may set itself
+    ours = {CHANNEL_VARIABLE, LIBRARIES_VARIABLE}
+    assert set(environment) <= {*spawn._PASSED, *ours, "LC_CTYPE"}  # which Python may set itself
 
 
 # Core dumps: the limit, and not being dumpable.
