@@ -23,8 +23,6 @@ The names below are imported when they are first used: a child process must not 
 
 from __future__ import annotations
 
-import importlib
-
 TYPE_CHECKING = False  # typing takes 10 ms to load, and here begins every process
 if TYPE_CHECKING:
     from typing import Any
@@ -191,4 +189,6 @@ _PLACES = {
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'cloister' has no attribute {name!r}")
+    import importlib  # here: nothing that every start waits for
+
     return getattr(importlib.import_module(_PLACES.get(name, "cloister.errors")), name)

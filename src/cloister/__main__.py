@@ -42,10 +42,12 @@ def main() -> NoReturn:
 
 def _command() -> NoReturn:
     if len(sys.argv) > 1 and sys.argv[1] in _WITH_A_BROWSER:
-        from cloister.process import early, kinds, lean
+        from cloister.process import early, kinds
 
         as_usual = sys.argv[1] != "portal" and not any(each.startswith(_TELLS_MORE) for each in sys.argv)
         early.start(kinds.OF_PAGES if as_usual else ())
+        from cloister.process import lean
+
         with lean.without("ssl"):  # 7 ms; who speaks TLS is request_server
             import asyncio  # noqa: F401
     from cloister import cli

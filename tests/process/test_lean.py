@@ -15,7 +15,19 @@ import pytest
 from cloister import interfaces
 from cloister.process import lean
 
-EARLY = ("typing", "re", "enum", "socket", "signal", "msgspec", "asyncio")
+EARLY = (
+    "contextlib",
+    "collections",
+    "functools",
+    "importlib",
+    "typing",
+    "re",
+    "enum",
+    "socket",
+    "signal",
+    "msgspec",
+    "asyncio",
+)
 
 
 def test_inside_a_library_is_not_there_and_afterwards_it_is(
@@ -46,7 +58,7 @@ def test_what_begins_a_zygote_loads_nothing_that_takes_time() -> None:
         [sys.executable, "-I", "-c", code], capture_output=True, text=True, timeout=30, check=True
     )
     bare = subprocess.run(
-        [sys.executable, "-I", "-c", "import sys, contextlib; print(*sys.modules)"],
+        [sys.executable, "-I", "-c", "import sys; print(*sys.modules)"],
         capture_output=True, text=True, timeout=30, check=True,
     )  # fmt: skip
     more = set(done.stdout.split()) - set(bare.stdout.split())

@@ -5,8 +5,6 @@ The names below are imported when they are first used: a child's first lines are
 
 from __future__ import annotations
 
-import importlib
-
 TYPE_CHECKING = False  # typing takes 10 ms to load: process/spawn.py
 if TYPE_CHECKING:
     from typing import Any
@@ -21,4 +19,6 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'cloister.process' has no attribute {name!r}")
     module = "handle" if name in {"ChildProcess", "ExitStatus"} else "launcher"
+    import importlib
+
     return getattr(importlib.import_module(f"cloister.process.{module}"), name)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import time
 
 from ..errors import CloisterError, LaunchError, OutOfDescriptors, descriptors_left
 from . import spawn as spawning
-from .lean import load_msgspec
 
 TYPE_CHECKING = False  # typing takes 10 ms to load: process/spawn.py
 if TYPE_CHECKING:
@@ -45,16 +42,24 @@ def start(kinds: Sequence[str]) -> None:
     launch, where it is known what for."""
     if _begun:
         return
-    with contextlib.suppress(LaunchError, OutOfDescriptors):
+    try:
         spawned = spawning.spawn("zygote")
-        _begun.append(Early(spawned))
-        if kinds:
-            with contextlib.suppress(CloisterError):
-                _begun[0] = _told(spawned, kinds)
+    except (LaunchError, OutOfDescriptors):
+        return
+    _begun.append(Early(spawned))
+    if kinds:
+        try:
+            _begun[0] = _told(spawned, kinds)
+        except CloisterError:
+            return
 
 
 def _told(spawned: Spawned, kinds: Sequence[str]) -> Early:
     # Only now: it runs already while this is imported.
+    import contextlib
+
+    from .lean import load_msgspec
+
     load_msgspec()
     import msgspec
 
@@ -92,6 +97,9 @@ def abandon() -> None:
 
 def end(early: Early) -> None:
     """End one that is not wanted, whatever it has become by now, and wait for it."""
+    import contextlib
+    import time
+
     for channel in early.channels:
         channel.close()
     os.close(early.spawned.control)

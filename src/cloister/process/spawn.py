@@ -1,13 +1,12 @@
 """The first step of a start by exec.
 
 It imports nothing that is not there when Python has started: :mod:`.early` takes it before anything else is done, and
-``socket``, ``signal`` and ``typing`` would take another 12 ms.
+``contextlib``, ``socket``, ``signal`` and ``typing`` would take another 15 ms.
 """
 
 from __future__ import annotations
 
 import _socket
-import contextlib
 import os
 import sys
 
@@ -54,20 +53,29 @@ class Spawned:
 def spawn(kind: str, shares: tuple[str, ...] = ()) -> Spawned:
     """Start what ``python -m cloister --subprocess-kind=KIND`` is, in the namespaces ``shares`` of this program.
     Raises :class:`LaunchError` or :class:`OutOfDescriptors`."""
-    with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+    ours: list[int] = []
+    theirs: list[int] = []
+    try:
         with descriptors_left():
             here, there = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)  # both close-on-exec
-            ours.callback(here.close)
-            theirs.callback(there.close)
+            ours.append(here.detach())
+            theirs.append(there.detach())
             # A full pipe must not stop a child, so its end does not block.
             reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-            ours.callback(os.close, reader)
-            theirs.callback(os.close, writer)
-            null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-            theirs.callback(os.close, null)
-        pid = _spawn(kind, there.fileno(), writer, null, shares)
-        ours.pop_all()
-        return Spawned(pid, here.detach(), reader)
+            ours.append(reader)
+            theirs.append(writer)
+            theirs.append(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
+        channel, errors, null = theirs
+        pid = _spawn(kind, channel, errors, null, shares)
+    except BaseException:
+        for descriptor in ours:
+            os.close(descriptor)
+        raise
+    finally:
+        for descriptor in theirs:
+            os.close(descriptor)
+    control, said = ours
+    return Spawned(pid, control, said)
 
 
 def _spawn(kind: str, channel: int, errors: int, null: int, shares: tuple[str, ...]) -> int:
