@@ -32,6 +32,8 @@ _RAW_TEXT = "xmp, listing, plaintext"
 _ODD_NAME = re.compile(r"[^A-Za-z0-9_:.-]")
 """In the name of an element or an attribute: no page needs it, and two parsers may split it in two ways."""
 
+_KEPT = (Element, turbohtml.Text, turbohtml.Doctype)
+
 _SUSPECT = re.compile(r"\\|d[\t\n\r\f]*a[\t\n\r\f]*t[\t\n\r\f]*a[\t\n\r\f]*:", re.IGNORECASE)
 """In an attribute's value: a ``data:`` URL, or an escape of CSS that may hide one."""
 
@@ -124,18 +126,25 @@ def _linked_image(element: Element, references: References) -> None:
 
 def _purge(document: turbohtml.Document) -> None:
     """The last look, at every node: whatever the steps before did, this is what the engine gets to see."""
-    for node in [
-        n for n in document.descendants if not isinstance(n, Element | turbohtml.Text | turbohtml.Doctype)
-    ]:
+    for node in [node for node in document.descendants if not isinstance(node, _KEPT)]:
         node.extract()  # comments, processing instructions, CDATA sections
+    usual: set[str] = set()  # names that were looked at: a page has thousands, of a few kinds
     for element in document.iter_elements():
-        if _ODD_NAME.search(element.tag):
+        if element.tag not in usual and not _is_usual(element.tag, usual):
             element.tag = "span"
-        for name, value in list(element.attrs.items()):
-            if _ODD_NAME.search(name):
-                del element.attrs[name]
+        attributes = element.attrs
+        for name, value in list(attributes.items()):
+            if name not in usual and not _is_usual(name, usual):
+                del attributes[name]
             elif isinstance(value, str) and (":" in value or "\\" in value) and _SUSPECT.search(value):
                 _disarm(element, name, value)
+
+
+def _is_usual(name: str, usual: set[str]) -> bool:
+    if _ODD_NAME.search(name):
+        return False
+    usual.add(name)
+    return True
 
 
 def _disarm(element: Element, name: str, value: str) -> None:
