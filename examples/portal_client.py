@@ -34,8 +34,8 @@ from pathlib import Path
 
 from cloister.errors import CloisterError, RequestFailed, printable
 from cloister.interfaces.base import FailureCode
+from cloister.interfaces.fetch import FETCHES, Fetch, Fetched
 from cloister.interfaces.image_decoder import IMAGES, DecodeFile
-from cloister.interfaces.request_server import REQUESTS, Fetch, Fetched
 from cloister.interfaces.web_content import (
     PAGE,
     GetText,
@@ -114,8 +114,8 @@ class Page:
         return blob.unpack(result.body, fds, MAX_TEXT).decode("utf-8", "replace")
 
     async def paint(self, width: int, height: int) -> bytes:
-        """Opaque BGRA, the top row first."""
-        size = width * height * 4
+        """RGB, the top row first."""
+        size = width * height * 3
         bitmap = memory.create_bitmap(size)
         try:
             message = Paint(0, 0, width, height)
@@ -141,7 +141,7 @@ class Page:
         if self._siblings is None:
             raise RequestFailed(FailureCode.NO_PROCESS, "there is no network here")
         ours, theirs = Channel.pair()
-        self._files.append(Connection(ours, REQUESTS, "server", {Fetch: self._fetch}))
+        self._files.append(Connection(ours, FETCHES, "server", {Fetch: self._fetch}))
         return RequestServerReady(), [theirs.detach()]
 
     async def _fetch(self, message: Fetch, _fds: Descriptors) -> tuple[Fetched, list[int]]:
@@ -187,7 +187,7 @@ async def screenshot(arguments: argparse.Namespace) -> None:
         loaded = await page.show(read(arguments.source))
         height = max(1, min(loaded.document_height, MAX_HEIGHT))  # which is what the page's process says
         pixels = await page.paint(1280, height)
-    arguments.out.write_bytes(png(1280, height, pixels, alpha=False))
+    arguments.out.write_bytes(png(1280, height, pixels, depth=3))
 
 
 async def text(arguments: argparse.Namespace) -> None:
@@ -213,18 +213,17 @@ async def image(arguments: argparse.Namespace) -> None:
         bgra = memory.read_sealed(pixels, decoded.width * decoded.height * 4)
     finally:
         os.close(pixels)
-    arguments.out.write_bytes(png(decoded.width, decoded.height, bgra, alpha=True))
+    rgba = bytearray(bgra)
+    rgba[0::4], rgba[2::4] = bgra[2::4], bgra[0::4]
+    arguments.out.write_bytes(png(decoded.width, decoded.height, rgba, depth=4))
 
 
-def png(width: int, height: int, bgra: bytes, *, alpha: bool) -> bytes:
-    """A PNG (W3C PNG specification, third edition) of BGRA pixels; well-formed, whatever they are."""
-    depth = 4 if alpha else 3
-    pixels = bytearray(width * height * depth)
-    for target, source in ((0, 2), (1, 1), (2, 0), (3, 3))[:depth]:
-        pixels[target::depth] = bgra[source::4]
+def png(width: int, height: int, pixels: bytes | bytearray, *, depth: int) -> bytes:
+    """A PNG (W3C PNG specification, third edition) of pixels of ``depth`` bytes, RGB or RGBA; well-formed, whatever
+    they are."""
     stride = width * depth
     rows = b"".join(b"\0" + pixels[start : start + stride] for start in range(0, len(pixels), stride))
-    header = struct.pack(">IIBBBBB", width, height, 8, 6 if alpha else 2, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, 8, 6 if depth == 4 else 2, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows, 1)), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(name)))
