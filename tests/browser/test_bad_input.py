@@ -254,11 +254,18 @@ def test_a_page_renders_without_the_parts_that_it_cannot_have(page: Page, site: 
     assert pixels(page.screenshot()).getpixel((399, 299)) == (255, 0, 0)
 
 
+def _decoders(browser: Browser) -> list[int]:
+    return [process.pid for process in browser.processes() if process.kind == "image_decoder"]
+
+
 def test_a_page_renders_without_an_image_whose_decoder_was_killed(browser: Browser) -> None:
     image = bomb(3000, 3000, rows=3000)
     served = {"/": Served(RED + b"<img src=i width=10 height=10><p>text"), "/i": Served(image, "image/png")}
     with Server(served) as site, browser.new_page() as page:
-        spare = [process.pid for process in browser.processes() if process.kind == "image_decoder"]
+        deadline = time.monotonic() + 10
+        while not (spare := _decoders(browser)):  # one comes two seconds after a program's first images
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
         assert len(spare) == 1
         os.kill(spare[0], signal.SIGSTOP)
         killer = threading.Timer(0.2, os.kill, (spare[0], signal.SIGKILL))
