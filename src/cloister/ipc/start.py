@@ -17,6 +17,8 @@ from .descriptors import Descriptors
 
 __all__ = ["Report", "Start", "answer_one"]
 
+_RETRY_AFTER = 10  # milliseconds
+
 
 class Report(Protocol):
     """What lock-down says of itself (``cloister.sandbox.Report``)."""
@@ -50,7 +52,7 @@ def answer_one(
     """
     control, work = start.control, start.channels[0]
     told = codec(CONTROL, "server")
-    control.send(told.encode(Packet.EVENT, 0, Ready(tuple(report.layers), tuple(report.missing))))
+    _send(control, told.encode(Packet.EVENT, 0, Ready(tuple(report.layers), tuple(report.missing))))
     poll = select.poll()
     poll.register(control.fileno(), select.POLLIN)
     poll.register(work.fileno(), select.POLLIN)
@@ -65,7 +67,7 @@ def answer_one(
                 if isinstance(message, Shutdown):
                     return
                 if isinstance(message, Ping):
-                    control.send(told.encode(Packet.REPLY, request_id, Pong(message.nonce)))
+                    _send(control, told.encode(Packet.REPLY, request_id, Pong(message.nonce)))
     except (ChannelClosed, BadMessage):  # who breaks the protocol is not answered
         return
 
@@ -83,5 +85,19 @@ def _answered(
         reply, give = handle(message, fds)
     except RequestFailed as error:
         reply = Failure(failure_code(error.code), error.detail[:500])
-    work.send(codec.encode(Packet.REPLY, request_id, reply), give)
+    _send(work, codec.encode(Packet.REPLY, request_id, reply), give)
     return True
+
+
+def _send(channel: Channel, data: bytes, fds: Sequence[int] = ()) -> None:
+    """Until there is room for it. Who waits for an answer has a deadline, and ends who does not give one.
+
+    What a user who is not root has in flight, all processes together, may not be more than the sender's RLIMIT_NOFILE
+    (unix(7), ETOOMANYREFS), and that of a process for one request is low.
+    """
+    while True:
+        try:
+            channel.send(data, list(fds))
+            return
+        except BlockingIOError:
+            select.poll().poll(_RETRY_AFTER)
