@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found] # built in; signal takes 2 ms to load
 import contextlib
 import os
 import sys
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["lazy_dataclasses", "load_msgspec", "without"]
 
+_SIGINT = 2
 _COMPILES = "_create_fn"
 """What :mod:`dataclasses` compiles each method by, until Python 3.12. Later ones compile a class at once, and have none
 by this name."""
@@ -43,8 +45,13 @@ def load_msgspec() -> None:
     ``platform``, of which the ``uuid`` that it loads wants one word: 2 ms."""
     platform = ModuleType("platform")
     platform.system = lambda: os.uname().sysname  # type: ignore[attr-defined] # as the real one has it
-    with without("typing_extensions"), _replaced("platform", platform):
-        import msgspec  # noqa: F401
+    # Its part in C crashes where a KeyboardInterrupt comes while it is initialised: Ctrl-C waits these 15 ms.
+    mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, (_SIGINT,))
+    try:
+        with without("typing_extensions"), _replaced("platform", platform):
+            import msgspec  # noqa: F401
+    finally:
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
 
 
 @contextlib.contextmanager
