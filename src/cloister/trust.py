@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import ssl
@@ -20,6 +21,7 @@ _HASHED = re.compile(r"[0-9a-f]{8}\.[0-9]+")  # what openssl-rehash(1) names a c
 
 _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----")
 _BEGIN = b"-----BEGIN "
+_NO_FILE = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO))  # the last is a socket's
 
 
 class Context(ssl.SSLContext):
@@ -95,8 +97,10 @@ def _content(place: Path | os.DirEntry[str]) -> bytes | None:
     reading it."""
     try:
         opened = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except FileNotFoundError:
-        return None
+    except OSError as error:
+        if error.errno in _NO_FILE:
+            return None
+        raise
     try:
         status = os.fstat(opened)
         return os.read(opened, status.st_size) if stat.S_ISREG(status.st_mode) else None

@@ -30,6 +30,12 @@ def test_what_was_installed_goes_along_and_the_programs_own_folders_do_not(
     assert spawn._libraries() == [*installed, OWN]
 
 
+def test_what_hangs_on_the_folder_where_it_was_started_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    odd = ["", ".", "libraries", "/a:b/site-packages", Path("/a/path")]
+    monkeypatch.setattr(sys, "path", [*odd, "/lib/python3", "/venv/site-packages", *odd])
+    assert spawn._libraries() == ["/venv/site-packages", OWN]
+
+
 def test_debians_folders_are_known_and_none_at_all_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", ["/lib/python3", "/usr/lib/python3/dist-packages", OWN])
     assert spawn._libraries() == ["/usr/lib/python3/dist-packages", OWN]

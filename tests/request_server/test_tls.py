@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import os
+import socket
 import ssl
 from pathlib import Path
 
@@ -98,6 +100,10 @@ def test_what_has_the_name_of_a_hashed_certificate_and_is_no_file_is_passed_over
     (tmp_path / "0123abcd.1").mkdir()
     (tmp_path / "0123abcd.2").symlink_to(tmp_path / "gone")
     os.mkfifo(tmp_path / "0123abcd.3")
+    (tmp_path / "0123abcd.4").symlink_to("0123abcd.4")
+    (tmp_path / "0123abcd.5").symlink_to("0123abcd.0/x")
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as unix:
+        unix.bind(str(tmp_path / "0123abcd.6"))
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "no-such-file"))
     monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
     assert roots(tls.context()) == {fingerprint(authority.roots)}

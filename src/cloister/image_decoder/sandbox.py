@@ -17,6 +17,7 @@ POLICY = Policy(
         # The same, the result, the file, and the libraries that the zygote has mapped.
         address_space=3072 * _MIB,
         file_size=1024 * _MIB,
+        open_files=32,
         cpu_seconds=60,
     ),
 )

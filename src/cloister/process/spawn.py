@@ -105,8 +105,13 @@ def _spawn(kind: str, channel: int, errors: int, null: int, shares: tuple[str, .
 
 def _libraries() -> list[str]:
     """Where this program finds Cloister, and what was installed: not the folder that the program itself is in, nor the
-    one where it was started, where a stranger may have put a file with a library's name."""
+    one where it was started, where a stranger may have put a file with a library's name. So none that hangs on that
+    folder, nor one that would be read as two, of which the second does."""
     own = os.path.dirname(os.path.dirname(os.path.dirname(_BEGIN)))  # noqa: PTH120
-    names = [each.rstrip("/").rpartition("/")[2] for each in sys.path]
+    # A program may have put a Path there, which Python passes over.
+    folders = [
+        each for each in sys.path if isinstance(each, str) and each.startswith("/") and os.pathsep not in each
+    ]
+    names = [each.rstrip("/").rpartition("/")[2] for each in folders]
     first = next((number for number, name in enumerate(names) if name in _INSTALLED), len(names))
-    return list(dict.fromkeys([*sys.path[first:], own]))
+    return list(dict.fromkeys([*folders[first:], own]))
