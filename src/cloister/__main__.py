@@ -44,8 +44,12 @@ def _command() -> NoReturn:
     if len(sys.argv) > 1 and sys.argv[1] in _WITH_A_BROWSER:
         from cloister.process import early, kinds
 
-        as_usual = sys.argv[1] != "portal" and not any(each.startswith(_TELLS_MORE) for each in sys.argv)
-        early.start(kinds.OF_PAGES if as_usual else ())
+        early.start()
+        from cloister.process import later
+
+        later.load_when_asked()
+        if sys.argv[1] != "portal" and not any(each.startswith(_TELLS_MORE) for each in sys.argv):
+            early.tell(kinds.OF_PAGES)
         from cloister.process import lean
 
         with lean.without("ssl"):  # 7 ms; who speaks TLS is request_server

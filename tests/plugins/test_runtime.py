@@ -34,6 +34,7 @@ from cloister.ipc.shared_buffer import SharedBuffer
 from cloister.plugins.limits import Limits
 from cloister.plugins.plugin import Crashed, Plugin, Running, Terminated, Unresponsive
 from cloister.plugins.runtime import PluginRuntime
+from cloister.process import later
 
 MANIFEST = """\
 name = "greeter"
@@ -81,6 +82,31 @@ def test_a_plugin_has_the_names_that_python_gives_every_program(runtime: PluginR
     runtime.load_source(code, name="names")
     names = ["exit", "help", "print", "quit"]
     assert runtime.call("names", "has", *names) == names
+
+
+STAND_INS = (
+    "inspect",
+    "gettext",
+    "msgspec.inspect",
+    "platform",
+    "subprocess",
+    "textwrap",
+    "tokenize",
+    "urllib.parse",
+)
+
+
+def test_a_plugin_imports_modules_and_nothing_that_stands_in_for_them(runtime: PluginRuntime) -> None:
+    """Cloister's own processes have such (process/later.py)."""
+    assert set(STAND_INS) == set(later.STAND_INS)
+    source = f"""
+import importlib, types
+def kinds():
+    found = [importlib.import_module(name) for name in {[name for name in STAND_INS if "msgspec" not in name]}]
+    return [type(each) is types.ModuleType and bool(each.__file__) for each in found]
+"""
+    runtime.load_source(source, name="imports")
+    assert all(runtime.call("imports", "kinds"))
 
 
 def test_only_what_is_exported_can_be_called(runtime: PluginRuntime, tmp_path: Path) -> None:

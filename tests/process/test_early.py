@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -27,8 +27,14 @@ def none_is_left() -> Iterator[None]:
     early.abandon()
 
 
+def _begin(kinds: Sequence[str]) -> None:
+    early.start()
+    if kinds:
+        early.tell(kinds)
+
+
 def test_a_program_that_wants_what_it_was_told_takes_it() -> None:
-    early.start(OF_PAGES)
+    _begin(OF_PAGES)
     begun = early._begun[0]
 
     async def go() -> None:
@@ -46,7 +52,7 @@ def test_a_program_that_wants_what_it_was_told_takes_it() -> None:
 
 @pytest.mark.parametrize("options", [b"", b"\x81\xabextra_roots\xa0"])
 def test_a_program_that_wants_something_else_gets_another_and_the_first_one_ends(options: bytes) -> None:
-    early.start(OF_PAGES)
+    _begin(OF_PAGES)
     begun = early._begun[0]
     wanted = [PreloadKind("request_server", MODULES["request_server"], options)]
 
@@ -64,7 +70,7 @@ def test_a_program_that_wants_something_else_gets_another_and_the_first_one_ends
 
 
 def test_one_that_was_told_nothing_yet_is_told_what_is_wanted() -> None:
-    early.start(())
+    early.start()
     begun = early._begun[0]
 
     async def go() -> None:
@@ -79,7 +85,7 @@ def test_one_that_was_told_nothing_yet_is_told_what_is_wanted() -> None:
 
 
 def test_where_a_layer_may_lack_one_that_was_told_to_refuse_is_not_taken() -> None:
-    early.start(OF_PAGES)
+    _begin(OF_PAGES)
     begun = early._begun[0]
 
     async def go() -> None:
@@ -96,7 +102,7 @@ def test_where_a_layer_may_lack_one_that_was_told_to_refuse_is_not_taken() -> No
 @pytest.mark.parametrize("kinds", [(), OF_PAGES], ids=["told nothing", "told"])
 def test_one_that_nobody_takes_ends_with_all_that_it_has_become(kinds: tuple[str, ...], after: float) -> None:
     before = children(), descriptors()
-    early.start(kinds)
+    _begin(kinds)
     group = early._begun[0].spawned.pid
     time.sleep(after)
     early.abandon()
@@ -114,7 +120,7 @@ def test_no_file_is_left_of_one_that_ends_while_it_loads(after: float) -> None:
     if not machine().available >= {Layer.MOUNT_NAMESPACE, Layer.USER_NAMESPACE}:
         pytest.skip("this machine allows this user no mounts of its own")
     before = set(Path("/tmp").glob("cloister-*.conf"))
-    early.start(OF_PAGES)
+    _begin(OF_PAGES)
     time.sleep(after)
     early.abandon()
     deadline = time.monotonic() + 10
@@ -124,10 +130,13 @@ def test_no_file_is_left_of_one_that_ends_while_it_loads(after: float) -> None:
 
 
 def test_there_is_one_at_a_time() -> None:
-    early.start(())
-    first = early._begun[0]
-    early.start(OF_PAGES)
-    assert early._begun == [first]
+    early.start()
+    first = early._begun[0].spawned
+    _begin(OF_PAGES)
+    _begin(("image_decoder",))
+    (only,) = early._begun
+    assert only.spawned is first
+    assert len(only.channels) == len(OF_PAGES)
 
 
 def test_what_hinders_it_is_left_for_the_launch_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +144,7 @@ def test_what_hinders_it_is_left_for_the_launch_to_tell(monkeypatch: pytest.Monk
         raise OutOfDescriptors
 
     monkeypatch.setattr(spawn, "spawn", no_room)
-    early.start(OF_PAGES)
+    _begin(OF_PAGES)
     assert early.take() is None
 
 
@@ -145,7 +154,7 @@ def test_it_is_there_untold_where_it_could_not_be_told(monkeypatch: pytest.Monke
 
     with monkeypatch.context() as patch:
         patch.setattr(early, "_told", no_room)
-        early.start(OF_PAGES)
+        _begin(OF_PAGES)
     begun = early._begun[0]
     assert begun.options == b""
 
@@ -167,7 +176,7 @@ def test_the_first_word_is_the_greeting_however_soon_it_was_told() -> None:
     async def go() -> None:
         for _ in range(3):
             before = children()
-            early.start(("image_decoder",))
+            _begin(("image_decoder",))
             first = early._begun[0].spawned.pid
             deadline = time.monotonic() + 5
             while len(children() - before) < 2:  # until it has made the other one

@@ -15,7 +15,7 @@ from .checks import origin_of
 __all__ = ["ClientHints", "HttpCredentials", "Keyring", "with_hints"]
 
 _MOST = 64
-_ORIGIN = re.compile(r"https?://[^/?#]+/?", re.I)
+_ORIGIN = r"(?i)https?://[^/?#]+/?"
 _PLATFORMS = {
     "Windows": "Windows",
     "macOS": "Mac OS X",
@@ -55,7 +55,9 @@ class Keyring:
                 written, username, password = (one[key] for key in ("origin", "username", "password"))
             except (KeyError, TypeError):
                 raise InvalidArgument("http_credentials have origin, username and password") from None
-            origin = origin_of(written) if isinstance(written, str) and _ORIGIN.fullmatch(written) else None
+            origin = (
+                origin_of(written) if isinstance(written, str) and re.fullmatch(_ORIGIN, written) else None
+            )
             if origin is None:
                 raise InvalidArgument(f"http_credentials: {written!r} is not an origin such as https://host")
             values = {"username": username, "password": password}

@@ -29,12 +29,12 @@ FORMATS: dict[str, tuple[float, float]] = {
 }
 
 _UNITS = {"": 0.75, "px": 0.75, "in": 72.0, "cm": 10 * _MM, "mm": _MM, "pt": 1.0}
-_LENGTH = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(px|in|cm|mm|pt|)\s*")
+_LENGTH = r"\s*(\d+(?:\.\d+)?)\s*(px|in|cm|mm|pt|)\s*"
 
 
 def points(length: float | str, name: str) -> float:
     """``length`` in points. A number, or a string without a unit, is CSS pixels (1/96 inch), as in Playwright."""
-    match = _LENGTH.fullmatch(str(length))
+    match = re.fullmatch(_LENGTH, str(length))
     if match is None:
         raise InvalidArgument(
             f"{name}: {length!r} is not a length such as 96, '96px', '1in', '2.5cm' or '25mm'"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from ipaddress import ip_network
 from typing import Literal, NotRequired, TypedDict
 
 from cloister.errors import InvalidArgument
@@ -14,9 +13,7 @@ from .network import host_rule
 
 __all__ = ["ProxySettings", "proxies"]
 
-_SERVER = re.compile(
-    r"(?:(?P<scheme>[a-z0-9+.-]+)://)?(?P<host>\[[0-9a-fA-F:.]+\]|[^\s/?#@\\:\[\]%*]+)(?::(?P<port>[0-9]{1,5}))?/?"
-)
+_SERVER = r"(?:(?P<scheme>[a-z0-9+.-]+)://)?(?P<host>\[[0-9a-fA-F:.]+\]|[^\s/?#@\\:\[\]%*]+)(?::(?P<port>[0-9]{1,5}))?/?"
 _SCHEMES: dict[str, tuple[Literal["http", "socks5"], int]] = {
     "http": ("http", 80),
     "socks5": ("socks5", 1080),
@@ -59,7 +56,7 @@ def _proxy(given: ProxySettings) -> lookup_server.Proxy:
         )
     if not all(isinstance(value, str) for value in given.values()):
         raise InvalidArgument("proxy: each of its values is a str")
-    found = _SERVER.fullmatch(given["server"])
+    found = re.fullmatch(_SERVER, given["server"])
     if found is None:
         raise InvalidArgument(
             "proxy: server is http://HOST:PORT or socks5://HOST:PORT; username and password are entries of their own"
@@ -107,6 +104,8 @@ def _patterns(name: str, text: str) -> tuple[str, ...]:
 
 def _pattern(name: str, text: str) -> str:
     if "/" in text:
+        from ipaddress import ip_network  # most programs name none
+
         try:
             return str(ip_network(text))
         except ValueError as error:

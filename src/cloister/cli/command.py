@@ -19,6 +19,7 @@ from pathlib import Path
 from cloister import __version__
 from cloister.errors import CloisterError, SandboxUnavailable, printable
 from cloister.process.kinds import MODULES
+from cloister.process.lean import lazy_dataclasses
 
 from .failure import CommandError
 
@@ -138,7 +139,8 @@ def _lazily(module: str, name: str) -> Run:
         from importlib import import_module
 
         with _logged(getattr(arguments, "verbose", None)):
-            function: Run = getattr(import_module(f"cloister.cli.{module}"), name)
+            with lazy_dataclasses():
+                function: Run = getattr(import_module(f"cloister.cli.{module}"), name)
             # __main__ turned it off: importing leaves next to nothing to find, and to look for it takes 10 ms.
             gc.freeze()
             gc.enable()

@@ -15,7 +15,8 @@ Convert = Callable[[Image.Image], Image.Image]
 
 
 def converter(image: Image.Image) -> Convert:
-    """What turns a strip of ``image`` into RGBA. The whole image decides, so that all strips are alike.
+    """What turns a strip of ``image`` into RGBA. The whole image decides, so that all strips are alike. It is RGBA
+    itself afterwards, where that takes no copy.
 
     Raises RequestFailed (UNSUPPORTED_TYPE) for CIELAB: its conversion would need a colour management library.
     """
@@ -25,7 +26,9 @@ def converter(image: Image.Image) -> Convert:
         return lambda strip: strip.convert("LA").convert("RGBA")
     if image.mode == "F" or image.mode.startswith("I"):
         return _deep_grey(image)
-    return lambda strip: strip.convert("RGBA")
+    if image.mode == "RGB" and "transparency" not in image.info:
+        image.putalpha(255)  # Pillow keeps four bytes for each pixel, so this changes the fourth, in place
+    return lambda strip: strip if strip.mode == "RGBA" else strip.convert("RGBA")
 
 
 def _deep_grey(image: Image.Image) -> Convert:

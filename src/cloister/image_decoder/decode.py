@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
+from typing import IO
 
 # Every plugin by name: Image.open() would look for one when it needs it, and after lock-down there are no files.
 from PIL import (  # noqa: F401 - importing a plugin registers it
@@ -79,7 +80,8 @@ def decode(data: bytes, max_pixels: int) -> Pixels:
             image.load()
             _check_size(kind, image.size, max_pixels)  # an .ico may hold another size than it declares
             _make_upright(image)
-            return Pixels(_write(image), *image.size, kind, frames, image.has_transparency_data)
+            has_alpha = image.has_transparency_data
+            return Pixels(_write(image), *image.size, kind, frames, has_alpha)
         except RequestFailed:
             raise
         except Image.DecompressionBombError as error:
@@ -141,20 +143,26 @@ def _make_upright(image: Image.Image) -> None:
 
 
 def _write(image: Image.Image) -> int:
-    """Convert and write strip by strip: beside the decoded image and the result there is no third copy."""
+    """What is RGBA, or becomes it in place, is written as it is; the rest is converted strip by strip, so that there is
+    no third copy beside the decoded image and the result."""
     to_rgba = converter(image)
     width, height = image.size
-    rows = max(1, _STRIP_BYTES // (4 * width))
+    rows = height if image.mode == "RGBA" else max(1, _STRIP_BYTES // (4 * width))
     fd = memory.create("cloister-image")
     try:
-        for top in range(0, height, rows):
-            whole = rows >= height  # most are: a copy less
-            strip = to_rgba(image if whole else image.crop((0, top, width, min(top + rows, height))))
-            rest = memoryview(strip.tobytes("raw", "BGRA"))
-            while rest:
-                rest = rest[os.write(fd, rest) :]
+        with os.fdopen(fd, "wb", buffering=0, closefd=False) as file:
+            for top in range(0, height, rows):
+                whole = rows >= height  # most are: a copy less
+                _append(
+                    to_rgba(image if whole else image.crop((0, top, width, min(top + rows, height)))), file
+                )
         memory.seal(fd)
     except BaseException:
         os.close(fd)
         raise
     return fd
+
+
+def _append(strip: Image.Image, file: IO[bytes]) -> None:
+    """As Pillow's own writers do: ``tobytes()`` would have all of it in memory twice more."""
+    ImageFile._save(strip, file, [ImageFile._Tile("raw", (0, 0, *strip.size), 0, ("BGRA", 0, 1))])

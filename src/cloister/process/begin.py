@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 def begin(kind: str) -> "NoReturn":
     """Become ``kind``, or say why not and exit."""
     gc.disable()  # until everything is loaded: importing leaves next to nothing to find
-    from cloister.process import lean
+    from cloister.process import later, lean
 
+    later.load_when_asked()
     lean.load_msgspec()
     from cloister.process import entry
 

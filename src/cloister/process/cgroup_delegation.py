@@ -24,7 +24,7 @@ __all__ = ["Nest", "may_use", "new_name", "remove", "remove_abandoned"]
 
 log = logging.getLogger("cloister.process")
 
-_NAME = re.compile(r"cloister-(\d{1,20})-(\d{1,10})-\d{1,20}", re.ASCII)
+_NAME = r"cloister-(\d{1,20})-(\d{1,10})-\d{1,20}"
 _numbers = itertools.count(1)
 
 _ROUNDS: Final = 10
@@ -61,7 +61,7 @@ def remove_abandoned(folder: Path) -> None:
     """Remove the empty cgroups in ``folder`` that processes made which are gone, killed before they could."""
     namespace = _pid_namespace()
     for entry in folder.iterdir():
-        made = _NAME.fullmatch(entry.name)
+        made = re.fullmatch(_NAME, entry.name, re.ASCII)
         if made is None or int(made[1]) != namespace or Path("/proc", made[2]).exists():
             continue
         try:

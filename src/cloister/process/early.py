@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ..ipc import Channel
     from .spawn import Spawned
 
-__all__ = ["Early", "abandon", "end", "start", "take"]
+__all__ = ["Early", "abandon", "end", "start", "take", "tell"]
 
 _END_TIMEOUT = 2.0  # seconds
 _SIGKILL = 9
@@ -36,22 +36,25 @@ class Early:
 _begun: list[Early] = []  # one at most
 
 
-def start(kinds: Sequence[str]) -> None:
-    """Start a zygote that :func:`take` will hand out, for ``kinds`` with the options that they have by themselves, or
-    for what it will be told later. One that nobody takes ends with this program. What hinders it will hinder the
-    launch, where it is known what for."""
+def start() -> None:
+    """Start a zygote that :func:`take` will hand out. One that nobody takes ends with this program. What hinders it
+    will hinder the launch, where it is known what for."""
     if _begun:
         return
     try:
-        spawned = spawning.spawn("zygote")
+        _begun.append(Early(spawning.spawn("zygote")))
     except (LaunchError, OutOfDescriptors):
         return
-    _begun.append(Early(spawned))
-    if kinds:
-        try:
-            _begun[0] = _told(spawned, kinds)
-        except CloisterError:
-            return
+
+
+def tell(kinds: Sequence[str]) -> None:
+    """Have it load ``kinds`` with the options that they have by themselves. Else who takes it tells it what to load."""
+    if not _begun or _begun[0].options:
+        return
+    try:
+        _begun[0] = _told(_begun[0].spawned, kinds)
+    except CloisterError:
+        return
 
 
 def _told(spawned: Spawned, kinds: Sequence[str]) -> Early:

@@ -18,8 +18,9 @@ sandbox_log = logging.getLogger("cloister.sandbox")
 _KEPT = 16 * 1024  # bytes: a traceback of a hundred frames
 _AT_ONCE = 64 * 1024  # bytes: what a pipe holds; a process that writes on and on gets its turn like any other
 _CALL = rb"syscall=([a-z0-9_]{1,40}|#[0-9]{1,10}) args=([0-9a-fx,]{1,120})$"
-_VIOLATION = re.compile(rb"^cloister: sandbox violation: kind=[a-z_]+ " + _CALL, re.MULTILINE)
-_DENIAL = re.compile(rb"^cloister: sandbox denial \(([A-Za-z ]{1,60})\): kind=[a-z_]+ " + _CALL, re.MULTILINE)
+# Compiled when something is said, which hardly any process does.
+_VIOLATION = rb"(?m)^cloister: sandbox violation: kind=[a-z_]+ " + _CALL
+_DENIAL = rb"(?m)^cloister: sandbox denial \(([A-Za-z ]{1,60})\): kind=[a-z_]+ " + _CALL
 _DENIALS_TOLD = 256  # of one process; it could go on for ever
 _NO_MEMORY = (b"MemoryError", b"std::bad_alloc")  # Python's word for it, and libstdc++'s and libc++'s
 
@@ -60,7 +61,7 @@ class LastWords:
     def violation(self) -> tuple[str, str] | None:
         """The system call that the process says it was stopped at, and its arguments in hexadecimal."""
         self._read()
-        found = _VIOLATION.findall(self._said)
+        found = re.findall(_VIOLATION, self._said)
         return (found[-1][0].decode(), found[-1][1].decode()) if found else None
 
     @property
@@ -95,7 +96,7 @@ class LastWords:
     def _tell_denials(self, data: bytes) -> None:
         """Each call once for each way it was denied: a library asks for hundreds of files in a row. There are none
         unless they were asked for (``CLOISTER_SANDBOX_LOG=1``)."""
-        for why, call, arguments in _DENIAL.findall(data):
+        for why, call, arguments in re.findall(_DENIAL, data):
             if (call, why) not in self._denials and len(self._denials) < _DENIALS_TOLD:
                 self._denials.add((call, why))
                 told = f"{self._kind} was denied {call.decode()}({arguments.decode()}): {why.decode()}"

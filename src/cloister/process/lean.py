@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found] # built in; signal takes 2 ms to load
 import contextlib
-import os
 import sys
 from types import ModuleType
 
@@ -24,16 +23,11 @@ by this name."""
 def without(name: str) -> Iterator[None]:
     """Inside, ``import name`` fails as where it is not installed; what was imported before stays. For processes that
     are Cloister's own: a program that uses the library may want ``name`` itself."""
-    with _replaced(name, None):  # docs.python.org/3/reference/import.html, "The module cache"
-        yield
-
-
-@contextlib.contextmanager
-def _replaced(name: str, module: ModuleType | None) -> Iterator[None]:
     if name in sys.modules:
         yield
         return
-    sys.modules[name] = module  # type: ignore[assignment]
+    # docs.python.org/3/reference/import.html, "The module cache"
+    sys.modules[name] = None  # type: ignore[assignment]
     try:
         yield
     finally:
@@ -41,23 +35,34 @@ def _replaced(name: str, module: ModuleType | None) -> Iterator[None]:
 
 
 def load_msgspec() -> None:
-    """Without ``typing_extensions``, which it takes where another package has brought it along: 5 ms. And without
-    ``platform``, of which the ``uuid`` that it loads wants one word: 2 ms."""
-    platform = ModuleType("platform")
-    platform.system = lambda: os.uname().sysname  # type: ignore[attr-defined] # as the real one has it
+    """Without ``typing_extensions``, which it takes where another package has brought it along: 5 ms."""
     # Its part in C crashes where a KeyboardInterrupt comes while it is initialised: Ctrl-C waits these 15 ms.
     mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, (_SIGINT,))
     try:
-        with without("typing_extensions"), _replaced("platform", platform):
+        with without("typing_extensions"):
             import msgspec  # noqa: F401
     finally:
         _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
 
 
+class _WithoutSignatures:
+    """The module ``inspect`` for :mod:`dataclasses`, which until Python 3.12 wants nothing else of it."""
+
+    def __init__(self, inspect: ModuleType) -> None:
+        self._inspect = inspect
+
+    def signature(self, _kind: type) -> str:
+        return "(...)"
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._inspect, name)
+
+
 @contextlib.contextmanager
 def lazy_dataclasses() -> Iterator[None]:
     """Inside, methods of dataclasses are compiled when they are first called, not when their class is made: libraries
-    have dozens of them, and use a few (12 ms of turbohtml's import, 6 of h2's and h11's)."""
+    have dozens of them, and use a few (12 ms of turbohtml's import, 6 of h2's and h11's). One without a docstring is
+    not given its signature instead."""
     import dataclasses
 
     compile_method: Callable[..., Callable[..., object]] | None = getattr(dataclasses, _COMPILES, None)
@@ -79,8 +84,11 @@ def lazy_dataclasses() -> Iterator[None]:
         method.__name__ = name
         return method
 
+    inspect = vars(dataclasses)["inspect"]
     setattr(dataclasses, _COMPILES, put_off)
+    vars(dataclasses)["inspect"] = _WithoutSignatures(inspect)
     try:
         yield
     finally:
         setattr(dataclasses, _COMPILES, compile_method)
+        vars(dataclasses)["inspect"] = inspect

@@ -31,7 +31,8 @@ from ..ipc.codec import Packet, codec
 from ..ipc.start import Start
 from ..sandbox.kernel import prctl
 from .child import leave, run, tell_of_crashes
-from .kinds import HOST_NETWORK, WITHOUT_A_LOOP
+from .kinds import HOST_NETWORK, PLUGIN_HOST, WITHOUT_A_LOOP
+from .later import load_all
 from .lean import lazy_dataclasses, without
 
 __all__ = ["main", "preload"]
@@ -45,6 +46,8 @@ _SWEEP_SOON = 0.02
 _SWEEPS = 3
 """After so many that found nothing, nothing is left of a program."""
 _SET_CHILD_SUBREAPER = 36  # include/uapi/linux/prctl.h
+_OF_ALL = ("dataclasses", "logging")
+"""Libraries that each kind of a page's processes needs, with an event loop or without."""
 _TURN_TIMEOUT = 2.0
 """Seconds after which a branch loads, whether it is its turn or not."""
 _RETRY_AFTER = 0.01
@@ -69,14 +72,14 @@ def main(start: Start) -> None:
     # What decodes a page's images is needed after what lays the page out, and two processors are busy with that: it
     # loads once the other has imported what it needs, or has ended.
     turn, has_turn = os.pipe() if others else (None, None)
+    if others:
+        _load(*_OF_ALL)
     for entry, channel in branches:
         if entry.kind in WITHOUT_A_LOOP:
             zygote.branch(entry, channel, start.allow_degraded, turn)
     if others:
         with contextlib.nullcontext() if any(_speaks_tls(entry) for entry, _ in others) else without("ssl"):
-            for name in ("cloister.ipc.service", "dataclasses"):  # asyncio is in the first
-                importlib.import_module(name)
-        gc.freeze()
+            _load("cloister.ipc.service")  # asyncio is in it
     for number, (entry, channel) in enumerate(others):
         zygote.branch(entry, channel, start.allow_degraded, None if number else has_turn)
     for end in (turn, has_turn):
@@ -88,6 +91,13 @@ def main(start: Start) -> None:
     sandbox.enter_empty_root(())
     report = sandbox.enter(sandbox.ZYGOTE, allow_degraded=start.allow_degraded)
     zygote.serve(Ready(tuple(report.layers), tuple(report.missing)))
+
+
+def _load(*names: str) -> None:
+    """Into what all branches to come share."""
+    for name in names:
+        importlib.import_module(name)
+    gc.freeze()
 
 
 def _speaks_tls(entry: PreloadKind) -> bool:
@@ -267,6 +277,8 @@ class _Branching:
         sandbox.unshare(sandbox.Layer.MOUNT_NAMESPACE)
         if self._entry.kind not in HOST_NETWORK and not self._entry.shares_network:
             sandbox.unshare(sandbox.Layer.NETWORK_NAMESPACE)
+        if self._entry.kind == PLUGIN_HOST:
+            load_all()  # what a plugin imports is what it expects, and some has parts in C, which it cannot load
         if self._entry.kind in WITHOUT_A_LOOP:
             self._await_turn()
             module = importlib.import_module(self._entry.module)

@@ -7,7 +7,6 @@ import enum
 import mimetypes
 import posixpath
 import re
-import urllib.parse
 
 import msgspec
 import turbohtml
@@ -16,7 +15,7 @@ from turbohtml.detect import detect
 from ..errors import RequestFailed
 from ..interfaces.base import FailureCode
 from ..interfaces.fetch import ReferrerPolicy
-from .urls import DOCUMENT_IMAGE
+from .urls import DOCUMENT_IMAGE, path_of, percent_decoded
 
 __all__ = [
     "MAX_BYTES",
@@ -134,7 +133,7 @@ _BINARY = bytes((*range(9), 0x0B, *range(0x0E, 0x1B), *range(0x1C, 0x20)))  # "b
 _SNIFFED = 1445  # bytes: the "resource header", section 5.2
 
 mimetypes.knownfiles.clear()  # the machine's own tables: each says something else, and they take long to read
-_TYPES = mimetypes.MimeTypes()
+mimetypes.init()
 
 
 # MIME Sniffing, section 4.4. Possessive throughout, so that a hostile header takes no more than its length in time.
@@ -142,9 +141,16 @@ _PARAMETER = re.compile(r';\s*+([^\s;=]*+)\s*+=\s*+(?:"((?:[^"\\]|\\.)*+)|([^;]*
 
 
 def guess_type(name: str) -> str:
-    """The content type that a file's name stands for, or ``""``: then its bytes decide."""
-    guessed, encoding = _TYPES.guess_type(name)
-    return f"application/{encoding}" if encoding else guessed or ""
+    """The content type that a file's name stands for, or ``""``: then its bytes decide.
+
+    As :func:`mimetypes.guess_type`, which takes a URL: in a file's name a colon means nothing.
+    """
+    base, extension = posixpath.splitext(name)
+    while shortened := mimetypes.suffix_map.get(extension.lower()):  # .tgz
+        base, extension = posixpath.splitext(base + shortened)
+    if encoding := mimetypes.encodings_map.get(extension):
+        return f"application/{encoding}"
+    return mimetypes.types_map.get(extension.lower(), "")
 
 
 def essence(content_type: str) -> str:
@@ -243,5 +249,5 @@ def _looks_binary(body: bytes) -> bool:
 
 
 def _name(url: str) -> str:
-    path = urllib.parse.unquote(urllib.parse.urlsplit(url).path) if "//" in url else ""
+    path = percent_decoded(path_of(url)).decode(errors="replace") if "//" in url else ""
     return posixpath.basename(path.rstrip("/")) or "image"

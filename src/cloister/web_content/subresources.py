@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import posixpath
-import urllib.parse
 from collections.abc import Callable, Iterable
 
 from .css import Use
 from .references import Found
 from .resources import Resources
+from .urls import path_of
 
 __all__ = ["fetch_all"]
 
@@ -83,7 +83,7 @@ def _likely_fonts(urls: Iterable[str]) -> list[str]:
     """One file of each font, the first that the stylesheet names: the others are the same in another format."""
     chosen: dict[str, str] = {}
     for url in urls:
-        stem, ending = posixpath.splitext(urllib.parse.urlsplit(url).path)
+        stem, ending = posixpath.splitext(path_of(url))
         if ending.lower() in _FONT_FILES:
             chosen.setdefault(stem, url)
     return list(chosen.values())[:MAX_FONTS]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-import urllib.parse
 from collections.abc import Iterable
 
 import ada_url
@@ -18,6 +17,8 @@ __all__ = [
     "MAX_URL",
     "is_data",
     "parse_data",
+    "path_of",
+    "percent_decoded",
     "referrer_policy",
     "referrer_policy_of",
     "resolve",
@@ -33,6 +34,7 @@ INTERNAL = "cloister:"
 DOCUMENT_IMAGE = INTERNAL + "//document/image"
 """What a page shows whose document is an image; of any other page it shows nothing."""
 
+_ESCAPED = re.compile(rb"%([0-9A-Fa-f]{2})")
 _DATA = re.compile(r"[\x00-\x20]*d[\t\n\r]*a[\t\n\r]*t[\t\n\r]*a[\t\n\r]*:", re.IGNORECASE)
 
 
@@ -58,13 +60,26 @@ def without_fragment(url: str) -> str:
     return url.partition("#")[0]
 
 
+def path_of(url: str) -> str:
+    """Its path, escaped as it is; ``""`` where ``url`` is none, or has none."""
+    try:
+        return ada_url.URL(url).pathname
+    except ValueError:
+        return ""
+
+
+def percent_decoded(text: str) -> bytes:
+    """URL standard, 1.3, "percent-decode". :mod:`urllib.parse` has it too, and takes 2 ms of each start to load."""
+    return _ESCAPED.sub(lambda found: binascii.unhexlify(found[1]), text.encode(errors="replace"))
+
+
 def parse_data(url: str) -> tuple[str, bytes] | None:
     """The content type and the bytes of a ``data:`` URL (Fetch standard, "data: URL processor")."""
     url = url.translate({9: None, 10: None, 13: None}).strip("".join(map(chr, range(33))))
     header, comma, body = without_fragment(url)[len("data:") :].partition(",")
     if not comma:
         return None
-    data = urllib.parse.unquote_to_bytes(body)
+    data = percent_decoded(body)
     content_type = header.strip()
     if encoded := re.search(r";\s*base64$", content_type, re.IGNORECASE):
         content_type = content_type[: encoded.start()].rstrip()

@@ -29,7 +29,6 @@ from ..interfaces.web_content import (
     TextFormat,
 )
 from ..ipc import Channel, Connection, Descriptors, memory
-from . import document as documents
 from . import fonts
 from .page import Page
 
@@ -62,7 +61,6 @@ def run() -> None:
     """Read the fonts' configuration, then load, paint, print and read a page of our own."""
     for name in _ENCODINGS:
         codecs.lookup(name)
-    documents.guess_type("page.html")
     packaged = fonts.install()
     before = os.environ.get("FONTCONFIG_FILE")
     with _file(fonts.configuration(packaged)) as path:
