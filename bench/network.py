@@ -31,7 +31,8 @@ import websockets.asyncio.client
 from cloister import AsyncBrowser, NetworkPolicy
 from cloister.browser.cookies import CookieAccess
 from cloister.interfaces.fetch import Destination, Fetch
-from cloister.interfaces.request_server import REQUESTS, Options
+from cloister.interfaces.request_server import Options
+from cloister.interfaces.requests import REQUESTS
 from cloister.ipc import Channel, Connection, blob
 from cloister.process import ChildProcess
 from first_light import CHROMIUM, CHROMIUM_OPTIONS, PAUSE, VIEWPORT

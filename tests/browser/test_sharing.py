@@ -36,7 +36,8 @@ from cloister.ends import Crashed, Killed
 from cloister.errors import RequestFailed
 from cloister.interfaces.base import FailureCode, Message
 from cloister.interfaces.fetch import Destination, Fetch, Fetched
-from cloister.interfaces.request_server import REQUEST_CONTROL, REQUESTS, DocumentFrom
+from cloister.interfaces.request_server import REQUEST_CONTROL, DocumentFrom
+from cloister.interfaces.requests import REQUESTS
 from cloister.interfaces.web_content import PAGE, Load, Loaded, NewRequestServer, SetContent
 from cloister.ipc import Channel, Connection, Descriptors
 from cloister.ipc.codec import Packet, codec
@@ -268,8 +269,9 @@ def test_a_page_whose_server_is_slow_takes_nobody_along(context: BrowserContext,
 class TakenOver:
     """A page's process in other hands: it speaks on the real page channel, and does with it what it likes."""
 
-    def __init__(self, act: Callable[[TakenOver, str], Awaitable[str]]) -> None:
+    def __init__(self, act: Callable[[TakenOver, str], Awaitable[str]], of: Processes | None) -> None:
         self._act = act
+        self._of = of  # another browser of these tests may fork pages ahead meanwhile
         self._fork = Processes.fork
         self.page: Connection
         self.channel: Channel
@@ -278,7 +280,7 @@ class TakenOver:
 
     async def fork(self, processes: Processes, kind: str, *given: Any, **named: Any) -> ChildProcess:
         """In place of :meth:`Processes.fork`: the process is there, and somebody else has its page channel."""
-        if kind != "web_content":
+        if kind != "web_content" or processes is not self._of:
             return await self._fork(processes, kind, *given, **named)
         options, (self.channel,) = given
         self.real, there = Channel.pair()  # open, or the process would end
@@ -313,8 +315,8 @@ async def taken_over(
 ) -> AsyncIterator[AsyncPage]:
     """A browser, and its first page, whose process will ``act`` when it is asked for a document, and then say that it
     is at the URL that this returns."""
-    enemy = TakenOver(act)
     async with AsyncBrowser(network=NetworkPolicy(allow_hosts=HOSTS, request_timeout=5)) as browser:
+        enemy = TakenOver(act, browser._processes)
         browser.share_sites(True)
         page = await browser.new_page()
         with monkeypatch.context() as patch:

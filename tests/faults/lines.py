@@ -19,7 +19,8 @@ from cloister.interfaces.lookup_server import LOOKUP, LOOKUP_ADMIN
 from cloister.interfaces.monitor import MONITOR
 from cloister.interfaces.plugin_host import PLUGIN
 from cloister.interfaces.program_host import PROGRAM
-from cloister.interfaces.request_server import REQUEST_CONTROL, REQUESTS
+from cloister.interfaces.request_server import REQUEST_CONTROL
+from cloister.interfaces.requests import REQUESTS
 from cloister.interfaces.web_content import PAGE, WEB_CONTENT_CONTROL
 from cloister.interfaces.zygote import BRANCH, LAUNCH, ZYGOTE
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from cloister.interfaces.event_source import ServerSentEvent
-from cloister.interfaces.request_server import REQUESTS
+from cloister.interfaces.requests import REQUESTS
 from cloister.interfaces.web_socket import OpenWebSocket, WebSocketMessage
 from cloister.interfaces.zygote import BRANCH, Fork, Forked
 from cloister.process.kinds import MODULES, OF_PLUGINS

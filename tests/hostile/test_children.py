@@ -23,7 +23,8 @@ from cloister.interfaces.control import CONTROL
 from cloister.interfaces.fetch import Destination, Fetch
 from cloister.interfaces.image_decoder import Decode
 from cloister.interfaces.lookup_server import LOOKUP, LOOKUP_ADMIN, AddClient, Connect
-from cloister.interfaces.request_server import REQUEST_CONTROL, REQUESTS, DocumentAllowed, DocumentFrom
+from cloister.interfaces.request_server import REQUEST_CONTROL, DocumentAllowed, DocumentFrom
+from cloister.interfaces.requests import REQUESTS
 from cloister.interfaces.web_content import (
     PAGE,
     WEB_CONTENT_CONTROL,

@@ -23,7 +23,8 @@ from cloister.interfaces.base import Message
 from cloister.interfaces.event_source import NextEvent, OpenEventSource, ServerSentEvent
 from cloister.interfaces.fetch import Destination, Fetch
 from cloister.interfaces.lookup_server import LOOKUP, Connect
-from cloister.interfaces.request_server import REQUESTS, Credentials, DocumentAllowed, Options
+from cloister.interfaces.request_server import Credentials, DocumentAllowed, Options
+from cloister.interfaces.requests import REQUESTS
 from cloister.interfaces.web_socket import (
     CloseWebSocket,
     NextWebSocketMessage,

@@ -23,12 +23,12 @@ from cloister.interfaces.fetch import Destination, Fetch
 from cloister.interfaces.lookup_server import LOOKUP, Connect
 from cloister.interfaces.request_server import (
     REQUEST_CONTROL,
-    REQUESTS,
     DocumentAllowed,
     DocumentFrom,
     Options,
     PreloadOptions,
 )
+from cloister.interfaces.requests import REQUESTS
 from cloister.ipc import Channel, Connection, Descriptors, blob
 from cloister.request_server.sandbox import POLICY
 

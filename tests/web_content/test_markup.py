@@ -20,6 +20,7 @@ def prepared(html: str) -> str:
 
     document = turbohtml.parse(html)
     markup.prepare(document, References("http://site.test/", adopt, Found(), Referrer()), 1000)
+    markup.purge(document)
     return markup.finish(document, lambda _url: False)
 
 

@@ -14,7 +14,7 @@ from cloister.errors import RequestFailed
 from cloister.interfaces.base import FailureCode, Reply, Request
 from cloister.interfaces.fetch import Fetch, Fetched
 from cloister.interfaces.image_decoder import IMAGES, Decode, Decoded
-from cloister.interfaces.request_server import REQUESTS
+from cloister.interfaces.requests import REQUESTS
 from cloister.interfaces.web_content import (
     PAGE,
     WEB_CONTENT_CONTROL,

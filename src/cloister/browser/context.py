@@ -9,8 +9,6 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from ada_url import URL
-
 from ..errors import BrowserClosed, InvalidArgument
 from ..interfaces.cookies import Cookie
 from ..jar import is_for
@@ -20,6 +18,8 @@ from .http_cache import HttpCache
 from .values import Viewport
 
 if TYPE_CHECKING:
+    from ada_url import URL
+
     from .async_browser import AsyncBrowser
     from .async_page import AsyncPage
     from .cookie_files import CookieParam, State, StorageState
@@ -160,6 +160,8 @@ class AsyncBrowserContext:
 
 
 def _checked(url: str) -> URL:
+    from ada_url import URL
+
     try:
         parsed = URL(url)
     except (ValueError, TypeError):

@@ -24,7 +24,7 @@ from ..errors import (
 )
 from ..interfaces.base import Event, FailureCode, Message, Reply, Request
 from ..interfaces.cookies import ForgetCookies
-from ..interfaces.request_server import REQUESTS, Credentials, DocumentAllowed, DocumentFrom
+from ..interfaces.request_server import Credentials, DocumentAllowed, DocumentFrom
 from ..ipc import Connection, Descriptors, blob
 from ..process import ChildProcess
 from ..process.handle import UNWANTED
@@ -76,6 +76,8 @@ class RequestServer:
     async def _start(self, fork: Fork) -> None:
         process = await fork({DocumentFrom: self._document_from, **self._cookies.handlers})
         process.site = self.key
+        from ..interfaces.requests import REQUESTS  # here: a page's command needs none of it
+
         self._connection = Connection(process.channel, REQUESTS, "client", on_close=process.lost_channel)
         process.connections.append(self._connection)
         self.process = process

@@ -6,7 +6,10 @@ from msgspec import Meta
 
 from .base import Detail, Event, Interface, Reply, Request
 
-__all__ = ["CONTROL", "Ping", "Pong", "Ready", "Refused", "Shutdown"]
+__all__ = ["CONTROL", "EXIT_NO_MEMORY", "Ping", "Pong", "Ready", "Refused", "Shutdown"]
+
+EXIT_NO_MEMORY = 71
+"""The exit code by which a child says that what the system should have given was not there (sysexits(3), EX_OSERR)."""
 
 Nonce = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 LayerName = Annotated[str, Meta(pattern=r"^[a-z_]{1,64}\Z")]

@@ -1,7 +1,8 @@
-"""web_content ── request_server: one per page load, so all it holds belongs to that page.
+"""browser ── request_server: how one starts, and what it asks. There is one per page load, so all it holds belongs to
+that page.
 
-And browser ── request_server, which asks before it fetches a document: so it knows whose requests they are from the
-browser, whatever the page says.
+It asks before it fetches a document: so it knows whose requests they are from the browser, whatever the page says.
+What is asked of it is in :mod:`.requests`.
 """
 
 from typing import Annotated
@@ -12,14 +13,9 @@ from msgspec import Meta
 from .base import ByteCount, Interface, Milliseconds, Reply, Request, Url
 from .control import CONTROL
 from .cookies import ForgetCookies, GetCookies, StoreCookies
-from .event_source import CloseEventSource, NextEvent, OpenEventSource
-from .fetch import FETCHES
 from .http_cache import CacheGet, CachePut, CacheUse
-from .transfers import CloseTransfer, HoldFile, NextPiece, OpenTransfer
-from .web_socket import CloseWebSocket, NextWebSocketMessage, OpenWebSocket, SendWebSocket
 
 __all__ = [
-    "REQUESTS",
     "REQUEST_CONTROL",
     "ClientHints",
     "Credentials",
@@ -101,24 +97,6 @@ class DocumentFrom(Request[DocumentAllowed], frozen=True):
     url: Url
     redirects: Annotated[int, Meta(ge=0, le=100)]
 
-
-REQUESTS = Interface(
-    FETCHES.name,
-    client=(
-        *FETCHES.client,
-        OpenWebSocket,
-        SendWebSocket,
-        NextWebSocketMessage,
-        CloseWebSocket,
-        OpenEventSource,
-        NextEvent,
-        CloseEventSource,
-        HoldFile,
-        OpenTransfer,
-        NextPiece,
-        CloseTransfer,
-    ),
-)
 
 REQUEST_CONTROL = Interface(
     "request_server.control",

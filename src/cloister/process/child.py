@@ -9,14 +9,13 @@ import traceback
 from typing import NoReturn, Protocol
 
 from ..errors import ChannelClosed, SandboxUnavailable
-from ..interfaces.control import CONTROL, Refused
+from ..interfaces.control import CONTROL, EXIT_NO_MEMORY, Refused
 from ..ipc.codec import Packet, codec
 from ..ipc.start import Start
 
-__all__ = ["EXIT_NO_MEMORY", "leave", "run", "tell_of_crashes"]
+__all__ = ["leave", "run", "tell_of_crashes"]
 
 EXIT_SOFTWARE = 70  # sysexits(3): a bug in the child
-EXIT_NO_MEMORY = 71  # sysexits(3), EX_OSERR: what the system should have given was not there
 EXIT_REFUSED = 3
 
 

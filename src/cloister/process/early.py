@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 
-from ..errors import CloisterError, LaunchError, OutOfDescriptors, descriptors_left
 from . import spawn as spawning
 
 TYPE_CHECKING = False  # typing takes 10 ms to load: process/spawn.py
@@ -43,8 +42,8 @@ def start() -> None:
         return
     try:
         _begun.append(Early(spawning.spawn("zygote")))
-    except (LaunchError, OutOfDescriptors):
-        return
+    except Exception as error:
+        _check(error)
 
 
 def tell(kinds: Sequence[str]) -> None:
@@ -53,8 +52,15 @@ def tell(kinds: Sequence[str]) -> None:
         return
     try:
         _begun[0] = _told(_begun[0].spawned, kinds)
-    except CloisterError:
-        return
+    except Exception as error:
+        _check(error)
+
+
+def _check(error: Exception) -> None:
+    from ..errors import CloisterError
+
+    if not isinstance(error, CloisterError):
+        raise error
 
 
 def _told(spawned: Spawned, kinds: Sequence[str]) -> Early:
@@ -66,6 +72,7 @@ def _told(spawned: Spawned, kinds: Sequence[str]) -> Early:
     load_msgspec()
     import msgspec
 
+    from ..errors import descriptors_left
     from ..interfaces.zygote import Options, PreloadKind
     from ..ipc import Channel
     from . import start_message

@@ -20,10 +20,9 @@ from .. import ends
 from ..ends import End
 from ..errors import BadMessage, ChannelClosed, LaunchError, SandboxUnavailable, printable
 from ..interfaces.base import Interface, Message
-from ..interfaces.control import CONTROL, Ping, Ready, Refused, Shutdown
+from ..interfaces.control import CONTROL, EXIT_NO_MEMORY, Ping, Ready, Refused, Shutdown
 from ..interfaces.zygote import Exited
 from ..ipc import Channel, Connection
-from .child import EXIT_NO_MEMORY
 from .last_words import LastWords
 
 __all__ = ["UNWANTED", "ChildProcess", "ExitStatus"]

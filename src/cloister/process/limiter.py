@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import TYPE_CHECKING
 
 from ..ends import End, OutOfMemory
 from ..errors import InvalidArgument
-from .cgroups import Cgroup, CgroupParent
 from .handle import ChildProcess
-from .throttle import Throttle
+
+if TYPE_CHECKING:
+    from .cgroups import Cgroup, CgroupParent
 
 __all__ = ["Limiter"]
 
@@ -36,6 +38,8 @@ class Limiter:
         """Look for a place where cgroups can be made."""
         if self._memory_max is None and self._cpu_percent is None:
             return
+        from .cgroups import CgroupParent  # here and below: most programs set no limit
+
         self._parent = CgroupParent.find()
         log.debug("limits are held by %s", "cgroups" if self._parent else "this program")
 
@@ -47,6 +51,8 @@ class Limiter:
         if memory_max is not None or cpu_percent is not None:
             self._put_into_cgroup(child, memory_max, cpu_percent)
         if self._cpu_percent is not None and cpu_percent is None:
+            from .throttle import Throttle
+
             throttle = Throttle(child.pid, child.pidfd, self._cpu_percent)
             child.when_ended(throttle.close)
 

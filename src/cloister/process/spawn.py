@@ -1,16 +1,16 @@
 """The first step of a start by exec.
 
 It imports nothing that is not there when Python has started: :mod:`.early` takes it before anything else is done, and
-``contextlib``, ``socket``, ``signal`` and ``typing`` would take another 15 ms.
+``contextlib``, ``socket``, ``signal`` and ``typing`` would take another 15 ms, our own errors one.
 """
 
 from __future__ import annotations
 
 import _socket
+import errno
 import os
 import sys
 
-from ..errors import LaunchError, descriptors_left
 from .variables import CHANNEL_VARIABLE, LIBRARIES_VARIABLE, LOG_VARIABLE, SHARED_VARIABLE
 
 __all__ = ["Spawned", "spawn"]
@@ -56,20 +56,21 @@ def spawn(kind: str, shares: tuple[str, ...] = ()) -> Spawned:
     ours: list[int] = []
     theirs: list[int] = []
     try:
-        with descriptors_left():
-            here, there = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)  # both close-on-exec
-            ours.append(here.detach())
-            theirs.append(there.detach())
-            # A full pipe must not stop a child, so its end does not block.
-            reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-            ours.append(reader)
-            theirs.append(writer)
-            theirs.append(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
+        here, there = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)  # both close-on-exec
+        ours.append(here.detach())
+        theirs.append(there.detach())
+        # A full pipe must not stop a child, so its end does not block.
+        reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        ours.append(reader)
+        theirs.append(writer)
+        theirs.append(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
         channel, errors, null = theirs
         pid = _spawn(kind, channel, errors, null, shares)
-    except BaseException:
+    except BaseException as error:
         for descriptor in ours:
             os.close(descriptor)
+        if isinstance(error, OSError):
+            raise _refusal(kind, error) from error
         raise
     finally:
         for descriptor in theirs:
@@ -84,23 +85,28 @@ def _spawn(kind: str, channel: int, errors: int, null: int, shares: tuple[str, .
     environment[LIBRARIES_VARIABLE] = os.pathsep.join(_libraries())
     if shares:
         environment[SHARED_VARIABLE] = ",".join(shares)
-    try:
-        return os.posix_spawn(
-            sys.executable,
-            [sys.executable, "-I", "-S", _BEGIN, f"--subprocess-kind={kind}"],
-            environment,
-            file_actions=[
-                (os.POSIX_SPAWN_DUP2, null, 0),
-                (os.POSIX_SPAWN_DUP2, null, 1),
-                (os.POSIX_SPAWN_DUP2, errors, 2),
-                (os.POSIX_SPAWN_DUP2, channel, channel),  # takes its close-on-exec away
-            ],
-            setsid=True,  # Ctrl-C is for the browser, which ends its children in order
-            setsigmask=[],
-            setsigdef=_SIGNALS,
-        )
-    except OSError as error:
-        raise LaunchError(f"{kind} could not be started: {sys.executable}: {error.strerror}") from error
+    return os.posix_spawn(
+        sys.executable,
+        [sys.executable, "-I", "-S", _BEGIN, f"--subprocess-kind={kind}"],
+        environment,
+        file_actions=[
+            (os.POSIX_SPAWN_DUP2, null, 0),
+            (os.POSIX_SPAWN_DUP2, null, 1),
+            (os.POSIX_SPAWN_DUP2, errors, 2),
+            (os.POSIX_SPAWN_DUP2, channel, channel),  # takes its close-on-exec away
+        ],
+        setsid=True,  # Ctrl-C is for the browser, which ends its children in order
+        setsigmask=[],
+        setsigdef=_SIGNALS,
+    )
+
+
+def _refusal(kind: str, error: OSError) -> Exception:
+    from ..errors import LaunchError, OutOfDescriptors
+
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return OutOfDescriptors()
+    return LaunchError(f"{kind} could not be started: {sys.executable}: {error.strerror}")
 
 
 def _libraries() -> list[str]:

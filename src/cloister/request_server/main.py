@@ -20,12 +20,12 @@ from ..interfaces.fetch import MAX_REQUEST_BODY, Fetch, Fetched
 from ..interfaces.lookup_server import LOOKUP
 from ..interfaces.request_server import (
     REQUEST_CONTROL,
-    REQUESTS,
     DocumentAllowed,
     DocumentFrom,
     Options,
     PreloadOptions,
 )
+from ..interfaces.requests import REQUESTS
 from ..ipc import Connection, Descriptors, blob
 from ..ipc.codec import codec
 from ..ipc.connection import Handler

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import msgspec
@@ -70,7 +71,7 @@ async def show(
         await resources.adopt_document(source.body, source.content_type)
     found = Found()
     markup.prepare(document, References(base_url, resources.adopt, found, resources.referrer), options.width)
-    await subresources.fetch_all(found, resources, report)
+    await subresources.fetch_all(found, resources, report, functools.partial(markup.purge, document))
     html = markup.finish(document, resources.lacks)
     del document
     engine_base = base_url if base_url.startswith("http") else _NO_BASE

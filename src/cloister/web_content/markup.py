@@ -18,7 +18,7 @@ from . import css, urls
 from .references import References
 from .urls import resolve
 
-__all__ = ["base_of", "finish", "prepare", "referrer_policy"]
+__all__ = ["base_of", "finish", "prepare", "purge", "referrer_policy"]
 
 _META_REFERRER = "meta[name=referrer i]"
 
@@ -55,7 +55,8 @@ def referrer_policy(document: turbohtml.Document) -> ReferrerPolicy | None:
 
 
 def prepare(document: turbohtml.Document, references: References, width: int) -> None:
-    """Change ``document`` for a viewport of ``width`` CSS pixels, and collect its references."""
+    """Change ``document`` for a viewport of ``width`` CSS pixels, and collect its references. Then it is for
+    :func:`purge`, and for :func:`finish` once they are there."""
     document.remove(_GONE)
     document.strip_tags(_UNWRAPPED)
     for element in document.select(_RAW_TEXT):
@@ -72,7 +73,6 @@ def prepare(document: turbohtml.Document, references: References, width: int) ->
         value = element.attr("style") or ""
         if "(" in value or "\\" in value:
             element.attrs["style"] = references.css(value)
-    _purge(document)
 
 
 def finish(document: turbohtml.Document, lacks: Callable[[str], bool]) -> str:
@@ -124,7 +124,7 @@ def _linked_image(element: Element, references: References) -> None:
             element.attrs[name] = url
 
 
-def _purge(document: turbohtml.Document) -> None:
+def purge(document: turbohtml.Document) -> None:
     """The last look, at every node: whatever the steps before did, this is what the engine gets to see."""
     for node in [node for node in document.descendants if not isinstance(node, _KEPT)]:
         node.extract()  # comments, processing instructions, CDATA sections

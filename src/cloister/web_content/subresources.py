@@ -30,12 +30,20 @@ Report = Callable[[int, int], None]
 """Told how many are done, of how many that were found so far."""
 
 
-async def fetch_all(found: Found, resources: Resources, report: Report) -> None:
-    """Fetch what ``found`` names and what that refers to; decode the images among it."""
+async def fetch_all(
+    found: Found, resources: Resources, report: Report, meanwhile: Callable[[], None]
+) -> None:
+    """Fetch what ``found`` names and what that refers to; decode the images among it. ``meanwhile`` is work that needs
+    none of it, and is done once all of it has been asked for."""
+
+    async def work() -> None:
+        meanwhile()
+
     fetching = _Fetching(resources, report)
     try:
         async with asyncio.TaskGroup() as fetching.tasks:
             fetching.start(found, 0)
+            fetching.tasks.create_task(work())  # tasks begin in the order in which they were made
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None
 
