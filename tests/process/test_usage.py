@@ -20,7 +20,15 @@ from cloister.interfaces.zygote import PreloadKind
 from cloister.ipc import Channel
 from cloister.process import Zygote
 from cloister.process.kinds import MODULES
-from cloister.process.usage import cpu_seconds, descriptor_count, parse_fields, pss, resident, usage
+from cloister.process.usage import (
+    cpu_seconds,
+    descriptor_count,
+    parent_of,
+    parse_fields,
+    pss,
+    resident,
+    usage,
+)
 
 MIB = 1 << 20
 GONE = 2**22 + 1  # pids end before it: PID_MAX_LIMIT, proc_sys_kernel(5)
@@ -184,6 +192,14 @@ def test_a_process_cannot_add_a_line_to_its_status_by_its_name(child: Child) -> 
     text = Path(f"/proc/{child.pid}/status").read_text()
     assert "\x0bVmX:1 kB" in text
     assert "VmX" not in parse_fields(text)
+
+
+def test_a_process_has_the_parent_that_started_it_whatever_it_calls_itself(child: Child) -> None:
+    child.do("import ctypes; ctypes.CDLL(None).prctl(15, b'\\nPPid:\\t1\\n', 0, 0, 0)")
+    assert parent_of(child.pid) == os.getpid()
+    with subprocess.Popen(["true"]) as process:
+        pass
+    assert parent_of(process.pid) is None
 
 
 @given(st.dictionaries(st.text("VmRSwap_", min_size=1), st.integers(0, 2**64 - 1), max_size=5))

@@ -47,7 +47,7 @@ from .early import Early
 from .handle import ChildProcess, ExitStatus
 from .last_words import LastWords
 from .spawn import spawn
-from .usage import fields_of
+from .usage import parent_of
 
 __all__ = ["Zygote", "launch"]
 
@@ -417,7 +417,4 @@ def _host_pid(fds: Descriptors, fallback: int) -> int:
 
 def _parent_of(pid: int) -> int | None:
     """None where /proc does not tell: the process is gone, or hidden (``hidepid=2``)."""
-    if pid <= 0:
-        return None
-    status = fields_of(pid)
-    return None if status is None else status.get("PPid")
+    return parent_of(pid) if pid > 0 else None

@@ -70,7 +70,7 @@ def main(start: Start) -> None:
     branches = list(zip(options.kinds, start.channels, strict=True))
     others = [each for each in branches if each[0].kind not in WITHOUT_A_LOOP]
     # What decodes a page's images is needed after what lays the page out, and two processors are busy with that: it
-    # loads once the other has imported what it needs, or has ended.
+    # loads once the other is loaded, or has ended.
     turn, has_turn = os.pipe() if others else (None, None)
     if others:
         _load(*_OF_ALL)
@@ -285,9 +285,9 @@ class _Branching:
         else:
             with lazy_dataclasses():
                 module = importlib.import_module(self._entry.module)
+        module.preload(self._entry.options)
         if self._turn is not None:
             os.close(self._turn)
-        module.preload(self._entry.options)
         sandbox.prepare(module.POLICY)
         sandbox.forget_environment()
         gc.freeze()
