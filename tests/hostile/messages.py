@@ -75,11 +75,12 @@ def _boundaries() -> list[Boundary]:
         lookup_server,
         monitor,
         request_server,
+        requests,
         web_content,
         zygote,
     )
 
-    modules = (control, image_decoder, lookup_server, monitor, request_server, web_content, zygote)
+    modules = (control, image_decoder, lookup_server, monitor, request_server, requests, web_content, zygote)
     interfaces = {
         found.name: found
         for module in modules

@@ -139,8 +139,8 @@ def _resident(status: dict[str, int]) -> int:
 
 
 def parent_of(pid: int) -> int | None:
-    """The pid of the process that started it; None when it is gone, or hidden. Asked for each process that is forked, so
-    the fifty other lines are not looked at."""
+    """The pid of the process that started it; None when it is gone, or hidden. It is asked for each process that is
+    forked: the fifty other lines are not looked at."""
     text = _read(f"/proc/{pid}/status")
     if text is None:
         return None
