@@ -92,6 +92,7 @@ def test_msgspec_is_loaded_without_what_another_package_has_brought_along() -> N
     subprocess.run([sys.executable, "-I", "-c", code], timeout=30, check=True)
 
 
+@pytest.mark.skipif(sys.version_info >= (3, 13), reason="from Python 3.13 on a dataclass is compiled at once")
 def test_a_dataclass_of_a_library_needs_no_module_for_the_docstring_that_it_has_not() -> None:
     with lean.lazy_dataclasses():
 

@@ -168,7 +168,8 @@ STAND_INS: Mapping[str, Mapping[str, object]] = {
     "msgspec.inspect": {},
     "platform": {"python_implementation": _python_implementation, "system": _system},  # of uuid and zstandard
     "subprocess": {"PIPE": -1, "STDOUT": -2, "DEVNULL": -3},
-    "textwrap": {"indent": _indent},  # of each stack that is printed
+    # Of each stack that is printed, which takes more of it from Python 3.13 on.
+    **({"textwrap": {"indent": _indent}} if sys.version_info < (3, 13) else {}),
     "tokenize": {"open": _open_source},
     "urllib.parse": {"quote_from_bytes": _quote_from_bytes},
 }
