@@ -62,6 +62,7 @@ async def each_has_its_own_time(runtime: AsyncPluginRuntime) -> None:
 
 async def cancelled(runtime: AsyncPluginRuntime) -> None:
     running = asyncio.ensure_future(runtime.call("one", "sleep", 30))
+    await asyncio.sleep(0.1)  # each is called from a thread, and any thread may be first
     waiting = asyncio.ensure_future(runtime.call("one", "sleep", 30))
     kept = asyncio.ensure_future(runtime.call("one", "double", 4))
     await asyncio.sleep(0.1)
