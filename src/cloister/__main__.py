@@ -16,6 +16,8 @@ _WITH_A_BROWSER = frozenset(
     {"screenshot", "pdf", "text", "links", "decode", "fetch", "download", "demo", "portal", "doctor"}
 )
 """Commands whose zygote loads while they are loaded themselves: two processors have enough to do with both."""
+_PAGES_ONLY = frozenset({"screenshot", "pdf", "text", "links", "decode"})
+"""Those of them whose browser has nothing but pages, and images: cli/pages.py."""
 _TELLS_MORE = ("--allow-d", "--c", "--d")
 """How the options begin by which a zygote loads something else: --allow-degraded, --ca-cert, --dns-server."""
 
@@ -49,7 +51,7 @@ def _command() -> NoReturn:
 
         later.load_when_asked()
         if sys.argv[1] != "portal" and not any(each.startswith(_TELLS_MORE) for each in sys.argv):
-            early.tell(kinds.OF_PAGES)
+            early.tell(kinds.OF_PAGES, kinds.PAGES_ONLY if sys.argv[1] in _PAGES_ONLY else {})
         from cloister.process import lean
 
         with lean.without("ssl"):  # 7 ms; who speaks TLS is request_server

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from cloister.cli.pages import BrowserOfPages
 from cloister.errors import OutOfDescriptors
 from cloister.interfaces.zygote import PreloadKind
 from cloister.process import Zygote, early, spawn
-from cloister.process.kinds import MODULES, OF_PAGES
+from cloister.process.kinds import MODULES, OF_PAGES, PAGES_ONLY
 from cloister.sandbox import Layer, machine
 from tests.conftest import children, descriptors
 
@@ -30,7 +31,7 @@ def none_is_left() -> Iterator[None]:
 def _begin(kinds: Sequence[str]) -> None:
     early.start()
     if kinds:
-        early.tell(kinds)
+        early.tell(kinds, {})
 
 
 def test_a_program_that_wants_what_it_was_told_takes_it() -> None:
@@ -48,6 +49,17 @@ def test_a_program_that_wants_what_it_was_told_takes_it() -> None:
 
     asyncio.run(go())
     assert early.take() is None
+
+
+def test_the_browser_of_a_pages_command_takes_what_the_command_told() -> None:
+    """Else it would be ended, and the command start another: twice the time."""
+    early.start()
+    early.tell(OF_PAGES, PAGES_ONLY)
+    begun = early._begun[0].spawned.pid
+    with BrowserOfPages() as browser:
+        assert browser._browser._processes is not None
+        (zygote, *_) = browser._browser._processes.standing()
+        assert os.getpgid(zygote.pid) == begun
 
 
 @pytest.mark.parametrize("options", [b"", b"\x81\xabextra_roots\xa0"])

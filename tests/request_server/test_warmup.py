@@ -7,7 +7,7 @@ import sys
 
 CODE = """
 import asyncio, sys
-from cloister.request_server import main, warmup
+from cloister.request_server import main, programs, warmup
 main.preload(b"")
 
 class Nothing:
@@ -18,7 +18,7 @@ sys.meta_path.insert(0, Nothing())
 warmup._HTTP_1 = warmup._HTTP_1.replace(b"a=b;", b"a=b; Domain=xn--bcher-kva.example;")
 asyncio.run(warmup._fetch("http://www.b\u00fccher.example/", warmup._HTTP_1, ""))
 asyncio.run(warmup._fetch("https://www.b\u00fccher.example/", warmup._http_2(), "h2"))
-asyncio.run(warmup._switch())
+asyncio.run(programs._switch())
 main.settle()
 warmup._begin_handshake(main._context)
 """

@@ -168,6 +168,7 @@ class AsyncBrowser(WithoutPages):
             self._network.lookup_preload(self._extra_roots),
             self._extra_roots,
             allow_degraded=self._allow_degraded,
+            pages_only=self.pages_only,
         )
         with self._traced():
             await processes.start()

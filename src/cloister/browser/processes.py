@@ -21,7 +21,7 @@ from ..interfaces.zygote import PreloadKind
 from ..ipc import Channel, Connection
 from ..process import ChildProcess, Zygote
 from ..process.keep import Kept
-from ..process.kinds import MODULES, OF_PAGES
+from ..process.kinds import MODULES, OF_PAGES, PAGES_ONLY
 from ..process.supervisor import Supervisor
 from .decoders import DecoderPool
 
@@ -41,15 +41,17 @@ class Processes:
         extra_roots: str,
         *,
         allow_degraded: bool,
+        pages_only: bool = False,
     ) -> None:
         self._supervisor = supervisor
         self._lookup_options = msgspec.msgpack.encode(lookup)
         # Nothing where it is as usual: a zygote that began before this module was imported was told nothing either.
-        preload = {
-            "request_server": request_server.PreloadOptions(extra_roots=extra_roots) if extra_roots else None,
-            "lookup_server": lookup_preload if lookup_preload != lookup_server.PreloadOptions() else None,
-        }
-        options = {kind: msgspec.msgpack.encode(each) for kind, each in preload.items() if each is not None}
+        options: dict[str, bytes] = dict(PAGES_ONLY) if pages_only else {}
+        if extra_roots:
+            wanted = request_server.PreloadOptions(extra_roots, pages_only)
+            options["request_server"] = msgspec.msgpack.encode(wanted)
+        if lookup_preload != lookup_server.PreloadOptions():
+            options["lookup_server"] = msgspec.msgpack.encode(lookup_preload)
         self._kinds = [PreloadKind(kind, MODULES[kind], options.get(kind, b"")) for kind in OF_PAGES]
         self._allow_degraded = allow_degraded
         self._zygote = Kept("the zygote", self._start_zygote)

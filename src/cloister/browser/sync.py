@@ -7,7 +7,7 @@ import os
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from ..errors import BrowserClosed
 from ..process.loop_thread import CLOSE_TIMEOUT, LoopThread
@@ -53,6 +53,8 @@ class Browser:
     Takes what :class:`AsyncBrowser` takes; started when this returns. May be used from several threads.
     """
 
+    _made_of: ClassVar[type[AsyncBrowser]] = AsyncBrowser
+
     def __init__(
         self,
         *,
@@ -72,7 +74,7 @@ class Browser:
         trace_ipc: str | os.PathLike[str] | None = None,
         trace_payload: bool = False,
     ) -> None:
-        self._browser = AsyncBrowser(
+        self._browser = self._made_of(
             network=network,
             proxy=proxy,
             viewport=viewport,

@@ -8,11 +8,11 @@ import functools
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
-from ..errors import RequestFailed
+from ..errors import InvalidArgument, RequestFailed
 from ..interfaces import lookup_server, request_server
 from ..interfaces.base import Message
 from ..process import ChildProcess
@@ -45,6 +45,10 @@ class RequestBounds(msgspec.Struct, frozen=True):
 
 class WithoutPages(ABC):
     """A browser's part that has request_servers and no pages."""
+
+    pages_only: ClassVar[bool] = False
+    """Whether it is for pages, and nothing is asked without one: its request_servers start without what only programs
+    ask for."""
 
     def __init__(self, network: NetworkPolicy, options: request_server.Options, keyring: Keyring) -> None:
         self._network = network
@@ -196,6 +200,8 @@ class WithoutPages(ABC):
     async def _fork_own(
         self, handlers: Mapping[type[Message], Any], rules: lookup_server.PolicyRules | None = None
     ) -> ChildProcess:
+        if self.pages_only:
+            raise InvalidArgument("this browser was made for pages only")
         own = msgspec.structs.replace(
             self._request_options, for_browser=True, max_requests=100_000, max_total_bytes=2**40
         )

@@ -50,6 +50,8 @@ class PreloadOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Read in the zygote, before lock-down: what only files have."""
 
     extra_roots: Annotated[str, Meta(max_length=4 * 1024 * 1024)] = ""  # PEM certificates
+    pages_only: bool = False
+    """Whether no program will ask for anything: then there is nothing but what pages ask for (:mod:`.fetch`)."""
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

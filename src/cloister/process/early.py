@@ -8,7 +8,7 @@ from . import spawn as spawning
 
 TYPE_CHECKING = False  # typing takes 10 ms to load: process/spawn.py
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from ..ipc import Channel
     from .spawn import Spawned
@@ -46,12 +46,12 @@ def start() -> None:
         _check(error)
 
 
-def tell(kinds: Sequence[str]) -> None:
-    """Have it load ``kinds`` with the options that they have by themselves. Else who takes it tells it what to load."""
+def tell(kinds: Sequence[str], preload: Mapping[str, bytes]) -> None:
+    """Have it load ``kinds``, with their options in ``preload``. Else who takes it tells it what to load."""
     if not _begun or _begun[0].options:
         return
     try:
-        _begun[0] = _told(_begun[0].spawned, kinds)
+        _begun[0] = _told(_begun[0].spawned, kinds, preload)
     except Exception as error:
         _check(error)
 
@@ -63,7 +63,7 @@ def _check(error: Exception) -> None:
         raise error
 
 
-def _told(spawned: Spawned, kinds: Sequence[str]) -> Early:
+def _told(spawned: Spawned, kinds: Sequence[str], preload: Mapping[str, bytes]) -> Early:
     # Only now: it runs already while this is imported.
     import contextlib
 
@@ -78,7 +78,8 @@ def _told(spawned: Spawned, kinds: Sequence[str]) -> Early:
     from . import start_message
     from .kinds import MODULES
 
-    options = msgspec.msgpack.encode(Options(tuple(PreloadKind(kind, MODULES[kind]) for kind in kinds)))
+    entries = tuple(PreloadKind(kind, MODULES[kind], preload.get(kind, b"")) for kind in kinds)
+    options = msgspec.msgpack.encode(Options(entries))
     with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
         with descriptors_left():
             control = Channel(os.dup(spawned.control))

@@ -11,6 +11,7 @@ __all__ = [
     "MODULES",
     "OF_PAGES",
     "OF_PLUGINS",
+    "PAGES_ONLY",
     "PLUGIN_HOST",
     "PROGRAM_HOST",
     "WITHOUT_A_LOOP",
@@ -25,6 +26,10 @@ OF_PLUGINS = frozenset({PLUGIN_HOST, PROGRAM_HOST})
 
 OF_PAGES = ("web_content", "request_server", "lookup_server", "image_decoder")
 """The kinds that a page has, in the order in which it needs them."""
+
+PAGES_ONLY = {"request_server": b"\x81\xaapages_only\xc3"}
+"""What kinds are told where no program asks for anything: ``interfaces.request_server.PreloadOptions``, encoded here,
+as a command tells its zygote before it has imported that."""
 
 MODULES = {
     "zygote": "cloister.process.zygote",

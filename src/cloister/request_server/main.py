@@ -16,7 +16,7 @@ from ..interfaces.cookies import (
     GetCookies,
     StoreCookies,
 )
-from ..interfaces.fetch import MAX_REQUEST_BODY, Fetch, Fetched
+from ..interfaces.fetch import FETCHES, MAX_REQUEST_BODY, Fetch, Fetched
 from ..interfaces.lookup_server import LOOKUP
 from ..interfaces.request_server import (
     REQUEST_CONTROL,
@@ -25,7 +25,6 @@ from ..interfaces.request_server import (
     Options,
     PreloadOptions,
 )
-from ..interfaces.requests import REQUESTS
 from ..ipc import Connection, Descriptors, blob
 from ..ipc.codec import codec
 from ..ipc.connection import Handler
@@ -36,15 +35,13 @@ from .body import Spool
 from .client import Client
 from .cookies import DocumentCookies
 from .dial import Dialer
-from .event_source import EventSources
 from .sandbox import POLICY
 from .shelf import BrowsersShelf
-from .transfers import Transfers
-from .web_socket import WebSockets
 
 __all__ = ["main", "preload", "settle"]
 
 _context: trust.Context | None = None
+_is_for_programs = False
 _COOKIES: msgspec.msgpack.Decoder[tuple[Cookie, ...]] = msgspec.msgpack.Decoder(CookieList)
 
 
@@ -53,15 +50,20 @@ def preload(options: bytes) -> None:
 
     ``options`` is the msgpack of ``PreloadOptions``, or nothing. Raises OSError if a root cannot be read.
     """
-    global _context  # noqa: PLW0603 - made once in the zygote, shared with every child
+    global _context, _is_for_programs  # noqa: PLW0603 - made once in the zygote, shared with every child
     wanted = msgspec.msgpack.decode(options, type=PreloadOptions) if options else PreloadOptions()
     _context = tls.context(wanted.extra_roots)
     sites.read()
     stapled.load()
     warmup.run(_context)
+    if not wanted.pages_only:
+        from . import programs
+
+        programs.rehearse()
+        _is_for_programs = True
     # Half a millisecond of each child, were it left to them.
     codec(REQUEST_CONTROL, "server")
-    codec(REQUESTS, "server")
+    codec(FETCHES, "server")
     codec(LOOKUP, "client")
     msgspec.msgpack.decode(msgspec.msgpack.encode(Options(user_agent="")), type=Options)
 
@@ -123,11 +125,13 @@ def main(start: Start) -> None:
 
         handlers: dict[type[Message], Handler] = {
             Fetch: fetch,
-            **WebSockets(client, options, dialer.dial_http_1).handlers,
-            **EventSources(client, options).handlers,
         }
-        if options.for_browser:  # what a program's own request may say, no page may
-            handlers |= Transfers(client, options).handlers()
-        Connection(page, REQUESTS, "server", handlers, on_close=lambda _error: service.stop())
+        interface = FETCHES
+        if _is_for_programs:
+            from . import programs  # it was loaded before lock-down
+
+            interface = programs.REQUESTS
+            handlers |= programs.handlers(client, options, dialer)
+        Connection(page, interface, "server", handlers, on_close=lambda _error: service.stop())
 
     service.run(start.control, report, serve)

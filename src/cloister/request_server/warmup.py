@@ -15,26 +15,18 @@ import h2.config
 import h2.connection
 import zstandard
 
-from ..errors import RequestFailed
 from ..interfaces.cookies import Cookie
 from ..interfaces.fetch import Destination, Fetch
 from ..interfaces.http_cache import CacheUse
 from ..interfaces.request_server import DocumentAllowed, Options
-from ..interfaces.web_socket import OpenWebSocket
 from . import decoding, tls
 from .client import Client
 from .cookies import DocumentCookies
-from .web_socket_frames import Deflate, Fault, Reader, Writer
-from .web_socket_handshake import shake_hands
 from .wire import Link, Wire
 
-__all__ = ["run"]
+__all__ = ["Nowhere", "no_cookies", "run"]
 
 _BODY = b"warm"
-_SWITCHED = (
-    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-    b"Sec-WebSocket-Accept: warm\r\n\r\n"
-)
 _COOKIE = b"a=b; Expires=Sun, 06 Nov 2033 08:49:37 GMT"
 _HTTP_1 = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 4\r\nCache-Control: max-age=1\r\n"
@@ -42,7 +34,7 @@ _HTTP_1 = (
 )
 
 
-class _Nowhere:
+class Nowhere:
     """Where nothing is kept."""
 
     async def get(self, _key: bytes) -> bytes:
@@ -52,7 +44,7 @@ class _Nowhere:
         pass
 
 
-def _no_cookies(document: str) -> DocumentCookies:
+def no_cookies(document: str) -> DocumentCookies:
     async def ask() -> tuple[str, tuple[Cookie, ...]]:
         return document, ()
 
@@ -63,7 +55,7 @@ def _no_cookies(document: str) -> DocumentCookies:
 
 
 def run(context: ssl.SSLContext) -> None:
-    """A response over HTTP/1.1 and one over HTTP/2, half a handshake, every decoder, and a WebSocket.
+    """A response over HTTP/1.1 and one over HTTP/2, half a handshake, and every decoder.
 
     None for a host in another script, nor a cookie for more than its host: who needs them has ada's tables and the list
     of public suffixes made when they come, which takes 4 ms each and no file.
@@ -71,10 +63,8 @@ def run(context: ssl.SSLContext) -> None:
     for name in ("idna", "punycode"):
         codecs.lookup(name)
     asyncio.run(_fetch_both())
-    asyncio.run(_switch())
     _begin_handshake(context)
     _decode()
-    _frames()
 
 
 async def _fetch_both() -> None:
@@ -97,43 +87,12 @@ async def _fetch(url: str, said: bytes, protocol: str) -> None:
             return DocumentAllowed(cache=CacheUse.ON, has_cookies=True)
 
         options = Options(user_agent="warm-up", document=url)
-        client = Client(options, dial, announce, _Nowhere(), _no_cookies(url))
+        client = Client(options, dial, announce, Nowhere(), no_cookies(url))
         async with client.open(Fetch(url, Destination.DOCUMENT, referrer=url)) as response:
             async for _ in response.body:
                 pass
         client.close()
         await asyncio.sleep(0)  # what reads the connection ends
-
-
-async def _switch() -> None:
-    """A handshake of a WebSocket, up to an answer that is for another's key."""
-    ours, theirs = socket.socketpair()
-    with theirs:
-        theirs.sendall(_SWITCHED)
-
-        async def dial(_url: ada_url.URL, _protocols: Sequence[str] = ()) -> Link:
-            return Wire(ours)
-
-        async def announce(_url: str, _redirects: int) -> DocumentAllowed:
-            return DocumentAllowed()
-
-        options = Options(user_agent="warm-up")
-        client = Client(options, dial, announce, _Nowhere(), _no_cookies(""))
-        try:
-            await shake_hands(OpenWebSocket("ws://warm.example/"), client, options, dial)
-        except RequestFailed:
-            pass
-
-
-def _frames() -> None:
-    """A text there and back, deflated."""
-    frame = b"".join(Writer(Deflate()).message(_BODY * 100, is_text=True))
-    opened = frame[:1] + bytes([frame[1] & 0x7F]) + frame[6:]  # as a server sends it
-    try:
-        for _ in Reader(len(_BODY) * 100, Deflate()).feed(opened):
-            pass
-    except Fault:  # it is masked
-        pass
 
 
 def _http_2() -> bytes:
