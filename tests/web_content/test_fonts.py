@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -102,3 +103,55 @@ def test_a_folder_that_others_may_write_is_not_trusted(cache: Path) -> None:
 
 def test_fonts_are_never_looked_for_again() -> None:
     assert "<rescan><int>0</int></rescan>" in fonts.configuration(None)
+
+
+def test_the_usual_configuration_says_what_would_be_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """But for what fontconfig itself puts in: the user's folders (fonts-conf(5), dir and its prefix)."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    monkeypatch.setattr(fonts, "_SYSTEM_CONFIGURATION", tmp_path / "fonts.conf")
+    (tmp_path / "fonts.conf").touch()
+    written = ElementTree.fromstring(fonts.configuration(None))
+    usual = ElementTree.parse(fonts.USUAL).getroot()
+    data = {"xdg": f"{tmp_path}/.local/share/", None: ""}
+    folders = [data[each.get("prefix")] + str(each.text) for each in usual.iter("dir")]
+    assert [each.replace("~", str(tmp_path)) for each in folders] == [
+        each.text for each in written.iter("dir")
+    ]
+    assert [each.text for each in usual.iter("include")] == ["/etc/fonts/fonts.conf"]
+    assert [each.text for each in written.iter("include")] == [str(tmp_path / "fonts.conf")]
+    assert {each.tag for each in usual} == {each.tag for each in written}
+
+
+@pytest.mark.skipif(
+    not (Path("/etc/fonts/fonts.conf").exists() and fonts.system_has_fonts()),
+    reason="this machine has no fonts, or no configuration of them",
+)
+def test_where_there_are_fonts_nothing_is_written_that_could_be_left_behind() -> None:
+    """By a process that is killed while it loads, where mounts are refused: it has no place of its own then."""
+    code = (
+        "from cloister.web_content import warmup\n"
+        "def written(_text): raise AssertionError('a file was made')\n"
+        "warmup._file = written\n"
+        "warmup.run()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("lacks", ["fonts", "configuration", "home"])
+def test_what_is_not_usual_is_written(lacks: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    system = tmp_path / "fonts.conf"
+    system.touch()
+    monkeypatch.setattr(fonts, "_SYSTEM_CONFIGURATION", system)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert fonts.is_usual(None)
+    if lacks == "configuration":
+        system.unlink()
+    if lacks == "home":
+        monkeypatch.delenv("HOME")
+    assert not fonts.is_usual(tmp_path if lacks == "fonts" else None)

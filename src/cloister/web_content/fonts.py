@@ -11,10 +11,14 @@ from pathlib import Path
 import plutoprint
 from turbohtml import escape
 
-__all__ = ["configuration", "folders", "install", "system_has_fonts"]
+__all__ = ["USUAL", "configuration", "folders", "install", "is_usual", "system_has_fonts"]
+
+USUAL = Path(__file__).with_name("fonts.conf")
+"""What :func:`configuration` says where :func:`is_usual`: a file that need not be made, and cannot be left behind."""
 
 _SUFFIXES = {".ttf", ".otf", ".ttc", ".otc", ".pfb", ".pcf", ".gz"}
 
+_SYSTEM_CONFIGURATION = Path("/etc/fonts/fonts.conf")
 _FAMILIES = {"sans-serif": "Noto Sans", "serif": "Noto Sans", "monospace": "Ubuntu Mono"}
 
 
@@ -49,6 +53,11 @@ def install() -> Path | None:
     from . import packaged_fonts
 
     return packaged_fonts.install()
+
+
+def is_usual(packaged: Path | None) -> bool:
+    """Whether :data:`USUAL` is the configuration of this machine."""
+    return packaged is None and _SYSTEM_CONFIGURATION.exists() and "HOME" in os.environ
 
 
 def configuration(packaged: Path | None) -> str:
@@ -86,7 +95,6 @@ def _system_folders() -> tuple[Path, ...]:
 
 
 def _system_configuration() -> tuple[Path, ...]:
-    system = Path("/etc/fonts/fonts.conf")
-    if system.exists():
-        return (system,)
+    if _SYSTEM_CONFIGURATION.exists():
+        return (_SYSTEM_CONFIGURATION,)
     return (Path(plutoprint.__file__).parent / "fontconfig" / "fonts.conf",)

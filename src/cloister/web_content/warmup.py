@@ -63,7 +63,7 @@ def run() -> None:
         codecs.lookup(name)
     packaged = fonts.install()
     before = os.environ.get("FONTCONFIG_FILE")
-    with _file(fonts.configuration(packaged)) as path:
+    with _configuration(packaged) as path:
         os.environ["FONTCONFIG_FILE"] = str(path)  # read once, by the first layout
         try:
             asyncio.run(_load_one_page())
@@ -71,6 +71,16 @@ def run() -> None:
             del os.environ["FONTCONFIG_FILE"]
             if before is not None:
                 os.environ["FONTCONFIG_FILE"] = before
+
+
+@contextmanager
+def _configuration(packaged: Path | None) -> Iterator[Path]:
+    """Fontconfig's, in a file."""
+    if fonts.is_usual(packaged):
+        yield fonts.USUAL
+    else:
+        with _file(fonts.configuration(packaged)) as path:
+            yield path
 
 
 @contextmanager
