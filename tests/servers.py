@@ -143,6 +143,8 @@ class Server:
                 writer.close()
                 await writer.wait_closed()
                 return
+            # What is left unread when it closes resets the connection, and may take the answer along.
+            await reader.readexactly(int(headers.get("content-length", "0")))
             await respond(writer, route)
 
     def _route(self, request: Request) -> Page | Handler:
