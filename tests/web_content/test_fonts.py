@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import pwd
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +36,11 @@ for family in ("sans-serif", "serif", "monospace", "no such family"):
     pictures.add(target[:])
 print(len(pictures))
 """
+
+
+def own_home() -> str:
+    """Where nothing in the environment says so."""
+    return pwd.getpwuid(os.getuid()).pw_dir
 
 
 @pytest.fixture
@@ -132,26 +139,26 @@ def test_the_usual_configuration_says_what_would_be_written(
 def test_where_there_are_fonts_nothing_is_written_that_could_be_left_behind() -> None:
     """By a process that is killed while it loads, where mounts are refused: it has no place of its own then."""
     code = (
+        "import os\n"
         "from cloister.web_content import warmup\n"
         "def written(_text): raise AssertionError('a file was made')\n"
         "warmup._file = written\n"
         "warmup.run()\n"
+        "print(os.environ['HOME'])\n"
     )
+    environment = {name: value for name, value in os.environ.items() if name != "HOME"}
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=False
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=False, env=environment
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr, done.stdout.strip()) == (0, "", own_home())
 
 
-@pytest.mark.parametrize("lacks", ["fonts", "configuration", "home"])
+@pytest.mark.parametrize("lacks", ["fonts", "configuration"])
 def test_what_is_not_usual_is_written(lacks: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     system = tmp_path / "fonts.conf"
     system.touch()
     monkeypatch.setattr(fonts, "_SYSTEM_CONFIGURATION", system)
-    monkeypatch.setenv("HOME", str(tmp_path))
     assert fonts.is_usual(None)
     if lacks == "configuration":
         system.unlink()
-    if lacks == "home":
-        monkeypatch.delenv("HOME")
     assert not fonts.is_usual(tmp_path if lacks == "fonts" else None)

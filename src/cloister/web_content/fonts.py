@@ -57,7 +57,7 @@ def install() -> Path | None:
 
 def is_usual(packaged: Path | None) -> bool:
     """Whether :data:`USUAL` is the configuration of this machine."""
-    return packaged is None and _SYSTEM_CONFIGURATION.exists() and "HOME" in os.environ
+    return packaged is None and _SYSTEM_CONFIGURATION.exists()
 
 
 def configuration(packaged: Path | None) -> str:

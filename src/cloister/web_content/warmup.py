@@ -77,6 +77,8 @@ def run() -> None:
 def _configuration(packaged: Path | None) -> Iterator[Path]:
     """Fontconfig's, in a file."""
     if fonts.is_usual(packaged):
+        # Fontconfig looks for it nowhere else.
+        os.environ.setdefault("HOME", os.path.expanduser("~"))  # noqa: PTH111 - Path.home() raises where there is none
         yield fonts.USUAL
     else:
         with _file(fonts.configuration(packaged)) as path:
