@@ -136,7 +136,7 @@ def test_the_usual_configuration_says_what_would_be_written(
     not (Path("/etc/fonts/fonts.conf").exists() and fonts.system_has_fonts()),
     reason="this machine has no fonts, or no configuration of them",
 )
-def test_where_there_are_fonts_nothing_is_written_that_could_be_left_behind() -> None:
+def test_where_there_are_fonts_nothing_is_written_that_could_be_left_behind(tmp_path: Path) -> None:
     """By a process that is killed while it loads, where mounts are refused: it has no place of its own then."""
     code = (
         "import os\n"
@@ -147,6 +147,8 @@ def test_where_there_are_fonts_nothing_is_written_that_could_be_left_behind() ->
         "print(os.environ['HOME'])\n"
     )
     environment = {name: value for name, value in os.environ.items() if name != "HOME"}
+    # Fontconfig complains where it can write its cache nowhere, as for an account whose home is not there.
+    environment["XDG_CACHE_HOME"] = str(tmp_path)
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=False, env=environment
     )
