@@ -172,9 +172,8 @@ def host_rule(argument: str, rule: str) -> str:
 def _canonical(host: str) -> str:
     """Nothing where it is none."""
     if host.isascii() and host.isalpha():
-        return (
-            host.lower()
-        )  # "localhost": there is no other spelling, and who knows all of them takes 2 ms to load
+        # "localhost": there is no other spelling, and the library that knows all of them takes 2 ms to load.
+        return host.lower()
     from ada_url import URL
 
     try:
